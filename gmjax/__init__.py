@@ -1,0 +1,1 @@
+"""gmjax: generative models in JAX."""

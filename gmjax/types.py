@@ -1,0 +1,117 @@
+"""The records that every room shares: NamedTuples of pure functions, and nothing else.
+
+Mathematics (a generator, a kernel, a rate) is written for ONE state ``x: [*S]`` and one
+time ``t: []`` and vmapped; networks, losses and steppers are batched, ``x: [B, *S]`` and
+``t: [B]``. ``Predict`` is the boundary between the two worlds: a network closed over its
+parameters, which losses and samplers receive as a plain function.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+Array = jax.Array
+Key = jax.Array
+PyTree = Any
+Cond = Mapping[str, Array] | None
+Predict = Callable[[Array, Array, Cond], Array]
+Loss = Callable[[Predict, Key, Array, Cond], tuple[Array, dict[str, Array]]]
+
+
+class UserError(ValueError):
+    """A mistake the user can mend: one line with the key, the value and what is valid."""
+
+
+def lookup(table: Mapping[str, Any], name: str, key: str) -> Any:
+    """`table[name]`, or a `UserError` that names `key` and lists the valid names.
+
+    Args:
+        table: a room's table of named entries.
+        name: the entry asked for.
+        key: the configuration key it came from, for the message.
+
+    Raises:
+        UserError: `name` is not in the table.
+    """
+    if name not in table:
+        raise UserError(f"{key}={name!r} is unknown; valid: {', '.join(sorted(table))}")
+    return table[name]
+
+
+class Distribution(NamedTuple):
+    """A law one can draw from and evaluate."""
+
+    sample: Callable[[Key], PyTree]  # key -> x [*S]
+    log_prob: Callable[[PyTree], Array]  # x [*S] -> [] nats
+
+
+class Generator(NamedTuple):
+    """The generator L_t of a Markov process, for one state and one time."""
+
+    apply: Callable[..., Array]  # (f, x, t) -> [], (L_t f)(x)
+    adjoint: Callable[..., Array] | None  # (f, x, t) -> [], (L*_t f)(x) in the reference measure
+    step: Callable[..., PyTree]  # (key, x, t, dt) -> x', a weak first-order step
+
+
+class Process(NamedTuple):
+    """A noising process on [0, 1]: t = 0 is data, t = 1 the reference law."""
+
+    generator: Generator
+    sample: Callable[..., PyTree]  # (key, x0, t) -> x_t, the forward kernel q_{t|0}
+    log_prob: Callable[..., Array] | None  # (x_t, x0, t) -> [] nats, its density
+    base: Distribution  # the reference law
+    target: Callable[..., PyTree]  # (x0, x_t, t) -> conditional generalised score
+    reverse: Callable[..., Generator]  # score (x, t) -> time-reversed generator
+
+
+class Stepper(NamedTuple):
+    """One reverse step; a single scan drives every stepper."""
+
+    init: Callable[[Array], PyTree]  # x [B, *S] -> carry
+    step: Callable[..., tuple[Array, PyTree]]  # (predict, key, x, t [B], t_next [B], carry, cond)
+    nfe: Callable[..., int]  # times [N + 1] on the host -> network evaluations of the whole run
+
+
+class DataSpec(NamedTuple):
+    """What a method must know of the data."""
+
+    shape: tuple[int, ...]  # [*S], one example
+    num_values: int  # discrete data take values 0 .. num_values - 1
+    kind: str = "vector"  # "image" [H, W, C], "sequence" [L] or "vector" [D]
+    ordinal: bool = False  # do neighbouring values mean nearly the same?
+    num_classes: int = 0  # 0: no labels
+
+
+class Source(NamedTuple):
+    """Random access to a split of a data set."""
+
+    size: int
+    take: Callable[..., dict[str, Any]]  # indices [n] -> {"x": [n, *S], "label": [n], ...}
+
+
+class Dataset(NamedTuple):
+    """A data set: what it looks like, and its two splits."""
+
+    spec: DataSpec
+    train: Source
+    test: Source
+
+
+class Method(NamedTuple):
+    """All that training, evaluation and sampling need to know of a model."""
+
+    init: Callable[[Key], PyTree]  # key -> state
+    update: Callable[..., tuple[PyTree, dict[str, Array]]]  # (state, key, batch) -> state, {name: []}
+        ..., tuple[PyTree, dict[str, Array]]
+    ]  # (state, key, batch) -> (state, {name: []})
+    evaluate: Callable[..., dict[str, Array]]  # (state, key, batch) -> {name: [B]}, unreduced
+    sample: Callable[..., Any]  # (state, key, n, cond) -> Samples
+
+
+class Samples(NamedTuple):
+    """What a sampler returns."""
+
+    x: Array  # [n, *S]
+    nfe: Array  # [] int32, network evaluations
+    trajectory: Array | None = None  # [N + 1, n, *S] when asked for
