@@ -102,9 +102,8 @@ class Method(NamedTuple):
     """All that training, evaluation and sampling need to know of a model."""
 
     init: Callable[[Key], PyTree]  # key -> state
-    update: Callable[..., tuple[PyTree, dict[str, Array]]]  # (state, key, batch) -> state, {name: []}
-        ..., tuple[PyTree, dict[str, Array]]
-    ]  # (state, key, batch) -> (state, {name: []})
+    # (state, key, batch) -> (state, {name: []})
+    update: Callable[..., tuple[PyTree, dict[str, Array]]]
     evaluate: Callable[..., dict[str, Array]]  # (state, key, batch) -> {name: [B]}, unreduced
     sample: Callable[..., Any]  # (state, key, n, cond) -> Samples
 
