@@ -48,10 +48,13 @@ def fit_classifier(
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPClassifier
+    from threadpoolctl import threadpool_limits
 
     chosen = np.random.default_rng(seed).permutation(len(x))[:MAX_EXAMPLES]
     network = MLPClassifier((128, 32), learning_rate_init=3e-3, max_iter=100, random_state=seed)
-    with warnings.catch_warnings():
+    # One thread: the matrices are small, and threads that wait for each other on busy cores
+    # have made this forty times slower. It also keeps the network the same on every machine.
+    with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         network.fit(encode(np.asarray(x)[chosen], num_values, ordinal), np.asarray(label)[chosen])
     layers = list(zip(network.coefs_, network.intercepts_, strict=True))[:-1]
