@@ -1,0 +1,211 @@
+"""Batches, a pure function of (seed, step).
+
+The training stream is the infinite concatenation of shuffled epochs: position p holds
+example pi_e(p mod n) of epoch e = floor(p / n), where pi_e is the permutation drawn by
+``default_rng((seed, e))``. Batch number ``step`` is the positions step B .. step B + B - 1. So
+every example comes exactly once an epoch, batches run over the ends of epochs, a resumed
+run sees what it would have seen, and no iterator has a state to save. Of
+several processes each takes its own contiguous slice of the same batch.
+"""
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import lru_cache, partial
+from typing import Any, TypeVar
+
+import numpy as np
+
+from gmjax.types import Source, UserError
+
+T = TypeVar("T")
+Batch = dict[str, np.ndarray]
+Batcher = Callable[..., Batch]  # (step, process_index, process_count) -> batch
+
+
+def batch(
+    source: Source,
+    batch_size: int,
+    seed: int,
+    step: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Batch:
+    """Batch number `step` of the shuffled stream, or one process's share of it.
+
+    Args:
+        source: n examples.
+        batch_size: B, over all processes; it may exceed n.
+        seed: of the permutations, any integer.
+        step: 0, 1, ...
+        process_index: which slice to take.
+        process_count: number of slices; it divides B.
+
+    Returns:
+        {"x": [B / process_count, *S] int32, ...}; the slices in the order of their
+        index are the batch of a single process.
+
+    Raises:
+        UserError: a batch size below 1, or not divisible by the number of processes.
+    """
+    rows = _share(batch_size, process_index, process_count)
+    positions = np.arange(batch_size * step + rows.start, batch_size * step + rows.stop)
+    epochs, within = np.divmod(positions, source.size)
+    indices = np.empty(len(positions), np.int64)
+    for e in np.unique(epochs):
+        here = epochs == e
+        indices[here] = permutation(source.size, seed, int(e))[within[here]]
+    return source.take(indices)
+
+
+@lru_cache(maxsize=4)
+def permutation(size: int, seed: int, epoch: int) -> np.ndarray:
+    """The order of the examples in one epoch: [size] int64, read-only."""
+    order = np.random.default_rng((seed % 2**32, epoch)).permutation(size)
+    order.flags.writeable = False
+    return order
+
+
+def batcher(source: Source, batch_size: int, seed: int, workers: int = 0) -> Batcher:
+    """`batch` of one source, perhaps made ahead of time by other processes.
+
+    Args:
+        source: n examples.
+        batch_size: as in `batch`.
+        seed: as in `batch`.
+        workers: 0: the batch is made in the call, which is right wherever `take` is quick.
+            Otherwise that many of Grain's worker processes make the following batches
+            meanwhile, for records that are slow to decode. What is in a batch stays the same.
+
+    Returns:
+        (step, process_index = 0, process_count = 1) -> batch. With workers, ask for steps in
+        order: any other step starts the workers anew.
+
+    Raises:
+        UserError: `workers` without Grain, and as in `batch`.
+    """
+    _share(batch_size, 0, 1)
+    make = partial(batch, source, batch_size, seed)
+    return _made_ahead(make, workers) if workers else make
+
+
+def epoch(
+    source: Source,
+    batch_size: int,
+    limit: int | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[Batch]:
+    """One ordered pass, for evaluation, in batches of one shape.
+
+    Args:
+        source: n examples.
+        batch_size: B, over all processes.
+        limit: stop after the first `limit` examples; None: take all.
+        process_index: which slice of every batch to take.
+        process_count: number of slices; it divides B.
+
+    Returns:
+        Batches of `take` with "mask" [B / process_count] bool: False on the rows that
+        fill up the last batch, which repeat the last example.
+
+    Raises:
+        UserError: a batch size below 1, or not divisible by the number of processes.
+    """
+    rows = _share(batch_size, process_index, process_count)
+    size = source.size if limit is None else min(limit, source.size)
+    return (
+        {**source.take(at.clip(max=size - 1)), "mask": at < size}
+        for first in range(0, size, batch_size)
+        for at in [np.arange(first + rows.start, first + rows.stop)]
+    )
+
+
+def prefetch(iterator: Iterator[T], depth: int = 2) -> Iterator[T]:
+    """The same items, made up to `depth` ahead by a background thread.
+
+    An error in `iterator` is raised here, at its place in the order. The thread ends when the
+    items do, and when this generator is closed or dropped.
+
+    Args:
+        iterator: only the thread touches it.
+        depth: items kept waiting; below 1: no thread.
+    """
+    if depth < 1:
+        yield from iterator
+        return
+    items: queue.Queue[tuple[str, Any]] = queue.Queue(depth)
+    closed = threading.Event()
+
+    def put(kind: str, item: Any) -> None:
+        while not closed.is_set():
+            with suppress(queue.Full):  # the timeout, to notice that the consumer has left
+                items.put((kind, item), timeout=0.05)
+                return
+
+    def work() -> None:
+        try:
+            for item in iterator:
+                put("item", item)
+                if closed.is_set():
+                    return
+            put("end", None)
+        except BaseException as error:  # the consumer is the one to judge it
+            put("error", error)
+
+    thread = threading.Thread(target=work, daemon=True, name="prefetch")
+    thread.start()
+    try:
+        while True:
+            kind, item = items.get()
+            if kind == "end":
+                return
+            if kind == "error":
+                raise item
+            yield item
+    finally:
+        closed.set()
+        thread.join(timeout=5)
+
+
+def _made_ahead(make: Batcher, workers: int) -> Batcher:
+    try:
+        import grain
+    except ImportError as error:
+        raise UserError(
+            f"config.data.workers={workers} needs Grain: pip install gmjax[tfds]; valid without: 0"
+        ) from error
+    few = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
+    pool = grain.MultiprocessingOptions(workers, per_worker_buffer_size=2)
+
+    def following(step: int, *share: int) -> Iterator[Batch]:
+        steps = grain.MapDataset.range(step, 2**40).map(lambda k: make(k, *share))
+        made = iter(steps.to_iter_dataset(few).mp_prefetch(pool))
+        try:
+            yield from made
+        finally:
+            made.close()
+
+    upcoming: tuple[tuple[int, ...], Iterator[Batch]] = (), iter(())
+
+    def ahead(step: int, process_index: int = 0, process_count: int = 1) -> Batch:
+        nonlocal upcoming
+        asked = step, process_index, process_count
+        expected, made = upcoming
+        made = made if expected == asked else following(*asked)
+        upcoming = (step + 1, process_index, process_count), made
+        return next(made)
+
+    return ahead
+
+
+def _share(batch_size: int, process_index: int, process_count: int) -> slice:
+    """The rows of a batch that one process takes."""
+    if batch_size < 1 or batch_size % process_count:
+        raise UserError(
+            f"config.train.batch_size={batch_size}; valid: a positive multiple of "
+            f"{process_count}, the number of processes"
+        )
+    share = batch_size // process_count
+    return slice(process_index * share, (process_index + 1) * share)

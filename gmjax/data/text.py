@@ -1,0 +1,170 @@
+"""Sequences of characters: any text file, tiny Shakespeare, promoters.
+
+A character's index is its position in the alphabet, a plain string; `encode` and `decode`
+are pure functions of it.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+
+from gmjax.data.files import Config, locate, read_text
+from gmjax.data.sources import build, held_out_count, positive, split, windows
+from gmjax.types import Dataset, DataSpec, UserError
+
+
+def encode(string: str, alphabet: str) -> np.ndarray:
+    """The indices of the characters.
+
+    Args:
+        string: n characters.
+        alphabet: distinct characters in the order of their indices.
+
+    Returns:
+        [n] the smallest unsigned integers that hold the alphabet.
+
+    Raises:
+        UserError: a character is not in the alphabet.
+    """
+    table = _codes(alphabet)
+    order = np.argsort(table)
+    codes = _codes(string)
+    at = order[np.searchsorted(table[order], codes).clip(max=len(table) - 1)]
+    if not (table[at] == codes).all():
+        stranger = chr(codes[np.argmin(table[at] == codes)])
+        raise UserError(f"config.data.alphabet={alphabet!r} lacks the character {stranger!r}")
+    return at.astype(np.min_scalar_type(len(alphabet)))
+
+
+def decode(x: np.ndarray, alphabet: str) -> list[str]:
+    """The strings of index sequences, the inverse of `encode`.
+
+    Args:
+        x: [n, L] integers 0 .. len(alphabet) - 1.
+        alphabet: distinct characters in the order of their indices.
+
+    Returns:
+        n strings of L characters.
+    """
+    return ["".join(row) for row in np.array(list(alphabet))[np.asarray(x)]]
+
+
+def text(config: Config) -> Dataset:
+    """The characters of your own text.
+
+    The text is cut into pieces of `length`: a training piece begins at every `stride`-th
+    character, held-out pieces follow one another. Held out is `test_file`, or else the last
+    `test_fraction` of the text. With `lines` each line is one example, all of one length, and
+    a fixed random `test_fraction` is held out.
+
+    Args:
+        config: `dir` (or GMJAX_DATA_DIR), `train_file`, `test_file` (empty: none),
+            `test_fraction` (0.1), `length` (128), `stride` (1), `lines` (False), `alphabet`
+            (empty: the characters of the files, sorted).
+
+    Raises:
+        UserError: a character outside the alphabet, lines of unequal length, a text shorter
+            than one piece.
+    """
+    texts = _texts(config)
+    letters = alphabet(config, texts)
+    if config.get("lines", False):
+        parts = [{"x": _rows(part, letters)} for part in texts]
+        sides = parts if len(parts) == 2 else split(parts[0], config)
+        return build(*sides, num_values=len(letters), kind="sequence")
+    tokens = [encode(part, letters) for part in texts]
+    if len(tokens) == 1:
+        tokens = np.split(tokens[0], [-held_out_count(config, len(tokens[0]))])
+    length = positive(config, "length", 128)
+    strides = positive(config, "stride", 1), length
+    for part in tokens:
+        if len(part) < length:
+            raise UserError(f"config.data.length={length}; valid: at most {len(part)} here")
+    train, test = (
+        windows(part, np.arange(0, len(part) - length + 1, stride), length)
+        for part, stride in zip(tokens, strides, strict=True)
+    )
+    return Dataset(DataSpec((length,), len(letters), kind="sequence"), train, test)
+
+
+def alphabet(config: Config, texts: list[str] | None = None) -> str:
+    """`config.alphabet`, or the sorted characters of the files (without line ends if `lines`).
+
+    Raises:
+        UserError: a character twice, or a `config.num_values` that is another number.
+    """
+    letters = config.get("alphabet", "")
+    if not letters:
+        found = sorted(set("".join(_texts(config) if texts is None else texts)))
+        letters = "".join(c for c in found if c != "\n" or not config.get("lines", False))
+    if len(set(letters)) < len(letters):
+        raise UserError(f"config.data.alphabet={letters!r}; valid: every character once")
+    size = config.get("num_values", 0)
+    if size not in (0, len(letters)):
+        raise UserError(f"config.data.num_values={size}; valid: 0 or the alphabet's {len(letters)}")
+    return letters
+
+
+def decoder(config: Config) -> Callable[[np.ndarray], list[str]]:
+    """`decode` with the alphabet of this configuration: x [n, L] -> n strings."""
+    return partial(decode, alphabet=alphabet(config))
+
+
+def shakespeare(config: Config) -> Dataset:
+    """Tiny Shakespeare: 1 115 394 characters, 65 distinct, the last tenth held out.
+
+    Args:
+        config: `dir` (or GMJAX_DATA_DIR), which holds tiny_shakespeare/input.txt; `length`
+            (128), `stride` (1).
+    """
+    return text({**config, **SHAKESPEARE})
+
+
+def promoters(config: Config) -> Dataset:
+    """Human promoters: 2929 sequences of 300 nucleotides, a fixed random tenth held out.
+
+    Args:
+        config: `dir` (or GMJAX_DATA_DIR), which holds promoters/promoters_TATA_human.txt.
+    """
+    return text({**config, **PROMOTERS})
+
+
+FIXED = {"test_file": "", "test_fraction": 0.1, "num_values": 0}
+SHAKESPEARE = {
+    **FIXED,
+    "train_file": "tiny_shakespeare/input.txt",
+    "alphabet": "",
+    "lines": False,
+}
+PROMOTERS = {
+    **FIXED,
+    "train_file": "promoters/promoters_TATA_human.txt",
+    "alphabet": "ACGT",
+    "lines": True,
+}
+
+
+def _texts(config: Config) -> list[str]:
+    """The texts of `train_file` and, where there is one, `test_file`."""
+    keys = ["train_file", "test_file"] if config.get("test_file", "") else ["train_file"]
+    texts = [read_text(locate(config, config.get(key, ""), key)) for key in keys]
+    for key, part in zip(keys, texts, strict=True):
+        if not part:
+            raise UserError(f"config.data.{key}={config[key]!r} is empty")
+    return texts
+
+
+def _rows(part: str, letters: str) -> np.ndarray:
+    lines = [line for line in part.split("\n") if line]
+    for i, line in enumerate(lines):
+        if len(line) != len(lines[0]):
+            raise UserError(
+                f"config.data.lines: line {i + 1} has {len(line)} characters, "
+                f"line 1 has {len(lines[0])}; valid: lines of one length"
+            )
+    return encode("".join(lines), letters).reshape(len(lines), -1)
+
+
+def _codes(string: str) -> np.ndarray:
+    return np.frombuffer(string.encode("utf-32-le"), "<u4")
