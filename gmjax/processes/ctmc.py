@@ -1,0 +1,232 @@
+"""Discrete noising: a chain under a clock, factorised over sites.
+
+Each site d of x0: [*S] runs the same chain with rates beta(t) R, so
+q(x_t | x0) = prod_d q_{B(t)}(x_t^d | x0^d). Writing x\\d for all sites but d, the
+reverse-time rate of site d from x to y is
+
+    Rhat_t(x, y) = beta(t) R[y, x] s(y),       s(y) = p_t(y, x\\d) / p_t(x, x\\d),
+
+so all a network has to supply is the ratio s, the discrete score. Because site d is
+independent of x\\d given x0^d,
+
+    s(y) = sum_{x0} g(x0) q(y | x0) / sum_{x0} g(x0) q(x | x0),    g(x0) = p(x0^d | x_t\\d),
+
+which is a push of the law g through the kernel, O(S) for uniform and absorbing chains. The
+posterior is p(x0^d | x_t) ~ g(x0) q(x | x0). A network may therefore predict
+
+    posterior       logits of p(x0^d | x_t)
+    leave_one_out   logits of g: the known factor q(x | x0) is left to the formula
+    ratio           log s itself
+
+and `PARAMETRISATIONS` turns each into the log ratio and the log posterior that losses and
+samplers use. Sources: Campbell et al. (2022), equation 5 and proposition 3; Lou, Meng and
+Ermon (2024) for the ratio.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gmjax import draws, generators
+from gmjax.processes.chains import Chain
+from gmjax.processes.schedules import Schedule
+from gmjax.types import Array, Distribution, Process
+
+_NEVER = -1e30  # the log of an impossible event, finite so that gradients are
+
+
+class CTMC(NamedTuple):
+    """A chain and its clock."""
+
+    chain: Chain
+    schedule: Schedule
+
+
+class Parametrisation(NamedTuple):
+    """How a network's output is read, for one state x: [*S] at one time t: []."""
+
+    log_posterior: Callable[..., Array]  # (out [*S, V or K], x, t) -> log p(x0 | x) [*S, V]
+    log_ratio: Callable[..., Array]  # (out, x, t) -> log p_t(y) / p_t(x) [*S, K]
+    ratio: Callable[..., Array]  # (out, x, t) -> p_t(y) / p_t(x) [*S, K]
+    law: Callable[..., Array]  # (out, x, t, s <= t) -> [*S, K] ~ the site's law at s given x\\d
+
+
+def log_likelihood(ctmc: CTMC, x: Array, t: Array) -> Array:
+    """log q(x | x0) for every x0: [*S, V]; impossible values get about -1e30."""
+    chain, schedule = ctmc
+    q = chain.column(x, schedule.clock(t))[..., : chain.num_values]
+    return _log(q)
+
+
+def conditional_log_ratio(ctmc: CTMC, x0: Array, x: Array, t: Array) -> Array:
+    """log q(y | x0) / q(x | x0) for every y: [*S, K], the score of the kernel."""
+    chain, schedule = ctmc
+    return _relative(_log(chain.row(x0, schedule.clock(t))), x)
+
+
+def reverse_rates(ctmc: CTMC, ratio: Array, x: Array, t: Array) -> Array:
+    """Rhat_t(x, y) = beta(t) R[y, x] ratio(y): [*S, K], zero at y = x.
+
+    Args:
+        ratio: [*S, K], p_t(y) / p_t(x).
+        x: [*S] states.
+        t: [] time.
+
+    Source: Campbell et al. (2022), proposition 1.
+    """
+    return ctmc.schedule.rate(t) * ctmc.chain.rates_in(x) * ratio
+
+
+def rates_to_ratio(ctmc: CTMC, rates: Array, x: Array, t: Array) -> Array:
+    """The inverse of `reverse_rates`; zero where the chain cannot move from y to x."""
+    forward = ctmc.schedule.rate(t) * ctmc.chain.rates_in(x)
+    ratio = jnp.where(forward > 0, rates / jnp.where(forward > 0, forward, 1), 0)
+    return jnp.where(jax.nn.one_hot(x, ctmc.chain.num_states) > 0, 1.0, ratio)
+
+
+def posterior_to_leave_one_out(ctmc: CTMC, log_p: Array, x: Array, t: Array) -> Array:
+    """log g(x0) = log p(x0 | x) - log q(x | x0), normalised: [*S, V]."""
+    log_q = log_likelihood(ctmc, x, t)
+    possible = log_q > _NEVER / 2
+    log_g = jnp.where(possible, log_p - jnp.where(possible, log_q, 0), _NEVER)
+    return jax.nn.log_softmax(log_g, -1)
+
+
+def leave_one_out_to_posterior(ctmc: CTMC, log_g: Array, x: Array, t: Array) -> Array:
+    """log p(x0 | x) = log g(x0) + log q(x | x0), normalised: [*S, V]."""
+    return jax.nn.log_softmax(log_g + log_likelihood(ctmc, x, t), -1)
+
+
+def leave_one_out_to_ratio(ctmc: CTMC, log_g: Array, x: Array, t: Array) -> Array:
+    """p_t(y) / p_t(x) by pushing g through the kernel: [*S, K]."""
+    law = _law(ctmc, log_g, t)
+    return law / jnp.maximum(jnp.take_along_axis(law, x[..., None], -1), 1e-30)
+
+
+def leave_one_out_to_log_ratio(ctmc: CTMC, log_g: Array, x: Array, t: Array) -> Array:
+    """log p_t(y) / p_t(x), accurate where the ratio under- or overflows: [*S, K]."""
+    return _relative(ctmc.chain.log_push(log_g, ctmc.schedule.clock(t)), x)
+
+
+def ratio_to_posterior(ctmc: CTMC, ratio: Array, x: Array, t: Array) -> Array:
+    """log p(x0 | x) from the ratio, by undoing the push: [*S, V].
+
+    Exact in exact arithmetic; badly conditioned where the kernel has nearly mixed. What
+    comes out negative, from an inconsistent ratio or rounding, counts as zero.
+    """
+    chain, schedule = ctmc
+    g = chain.pull(ratio, schedule.clock(t))[..., : chain.num_values]
+    return leave_one_out_to_posterior(ctmc, _log(g), x, t)
+
+
+def posterior(ctmc: CTMC) -> Parametrisation:
+    """The output is logits of p(x0 | x_t)."""
+
+    def log_g(out, x, t):
+        return posterior_to_leave_one_out(ctmc, jax.nn.log_softmax(out, -1), x, t)
+
+    return Parametrisation(
+        lambda out, x, t: jax.nn.log_softmax(out, -1),
+        lambda out, x, t: leave_one_out_to_log_ratio(ctmc, log_g(out, x, t), x, t),
+        lambda out, x, t: leave_one_out_to_ratio(ctmc, log_g(out, x, t), x, t),
+        lambda out, x, t, s: _law(ctmc, log_g(out, x, t), s),
+    )
+
+
+def leave_one_out(ctmc: CTMC) -> Parametrisation:
+    """The output is logits of p(x0^d | x_t\\d), the posterior without its known factor."""
+
+    def log_g(out):
+        return jax.nn.log_softmax(out, -1)
+
+    return Parametrisation(
+        lambda out, x, t: leave_one_out_to_posterior(ctmc, out, x, t),
+        lambda out, x, t: leave_one_out_to_log_ratio(ctmc, log_g(out), x, t),
+        lambda out, x, t: leave_one_out_to_ratio(ctmc, log_g(out), x, t),
+        lambda out, x, t, s: _law(ctmc, log_g(out), s),
+    )
+
+
+def log_ratio(ctmc: CTMC) -> Parametrisation:
+    """The output is log p_t(y) / p_t(x)."""
+    chain, schedule = ctmc
+
+    def law(out, x, t, s):
+        elapsed = schedule.clock(t) - schedule.clock(s)
+        return jnp.maximum(chain.pull(jnp.exp(_relative(out, x)), elapsed), 0)
+
+    return Parametrisation(
+        lambda out, x, t: ratio_to_posterior(ctmc, jnp.exp(_relative(out, x)), x, t),
+        lambda out, x, t: _relative(out, x),
+        lambda out, x, t: jnp.exp(_relative(out, x)),
+        law,
+    )
+
+
+PARAMETRISATIONS: dict[str, Callable[[CTMC], Parametrisation]] = {
+    "posterior": posterior,
+    "leave_one_out": leave_one_out,
+    "ratio": log_ratio,
+}
+
+
+def base_law(ctmc: CTMC) -> Array:
+    """The law at t = 1 of one site started from uniform values: [K].
+
+    It differs from the stationary law only by what the clock leaves of the start, and gives
+    mass to every state that the process can be in, so that the bound of the absorbing chain
+    is finite.
+    """
+    chain, schedule = ctmc
+    start = jnp.full(chain.num_values, 1 / chain.num_values)
+    return chain.push(start, schedule.clock(jnp.ones(())))
+
+
+def base(ctmc: CTMC, shape: tuple[int, ...]) -> Distribution:
+    """The reference law at t = 1, independent at every site of [*shape]."""
+    law = base_law(ctmc)
+    return Distribution(
+        lambda key: draws.categorical(
+            jax.random.uniform(key, shape), jnp.broadcast_to(law, (*shape, law.size))
+        ),
+        lambda x: jnp.sum(jnp.log(law)[x]),
+    )
+
+
+def process(ctmc: CTMC, shape: tuple[int, ...]) -> Process:
+    """The factorised chain on [*shape] as a noising process."""
+    chain, schedule = ctmc
+
+    def log_prob(x, x0, t):
+        q = chain.row(x0, schedule.clock(t))
+        return jnp.sum(_log(jnp.take_along_axis(q, x[..., None], -1)))
+
+    def rates_out(x, t):
+        return schedule.rate(t) * chain.rates_out(x)
+
+    def reverse(ratio):
+        return generators.jump(lambda x, t: reverse_rates(ctmc, ratio(x, t), x, t))
+
+    return Process(
+        generator=generators.jump(rates_out, lambda x, t: schedule.rate(t) * chain.rates_in(x)),
+        sample=lambda key, x0, t: chain.sample(key, x0, schedule.clock(t)),
+        log_prob=log_prob,
+        base=base(ctmc, shape),
+        target=lambda x0, x, t: jnp.exp(conditional_log_ratio(ctmc, x0, x, t)),
+        reverse=reverse,
+    )
+
+
+def _law(ctmc: CTMC, log_g: Array, s: Array) -> Array:
+    return ctmc.chain.push(jnp.exp(log_g), ctmc.schedule.clock(s))
+
+
+def _log(p: Array) -> Array:
+    return jnp.where(p > 0, jnp.log(jnp.maximum(p, 1e-30)), _NEVER)
+
+
+def _relative(log_law: Array, x: Array) -> Array:
+    """log_law(y) - log_law(x) at every site."""
+    return log_law - jnp.take_along_axis(log_law, x[..., None], -1)
