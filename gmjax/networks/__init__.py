@@ -1,0 +1,41 @@
+"""Networks: Flax modules `(x, t, cond, *, train) -> logits` for states of discrete sites.
+
+x [B, *S] int, K states a site (data values 0 .. V - 1, then the mask state where there is one);
+t [B] float in (0, 1]; cond None or {"label": [B] int}; logits [B, *S, V] float32 over data values.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from gmjax.networks import mlp, transformer
+from gmjax.networks.settings import PREFIX
+from gmjax.types import DataSpec, PyTree, UserError, lookup
+
+NETWORKS = {"mlp": mlp.build, "transformer": transformer.build}
+
+
+def build(config: Mapping[str, Any], spec: DataSpec, num_states: int) -> nn.Module:
+    """The network named `config["name"]`, for data of `spec`.
+
+    Args:
+        config: the section `config.network`: a name in `NETWORKS` and its hyperparameters.
+        spec: shape and values of the data.
+        num_states: K, the data values and the mask where there is one.
+
+    Returns:
+        An unbound module.
+
+    Raises:
+        UserError: an unknown name or key, or a value that is not valid.
+    """
+    if "name" not in config:
+        raise UserError(f"{PREFIX}.name is missing; valid: {', '.join(sorted(NETWORKS))}")
+    return lookup(NETWORKS, config["name"], f"{PREFIX}.name")(config, spec, num_states)
+
+
+def num_params(params: PyTree) -> int:
+    """The number of scalars in a tree of parameters."""
+    return sum(p.size for p in jax.tree.leaves(params))
