@@ -13,11 +13,12 @@ import numpy as np
 from gmjax.metrics.plots import (
     INK,
     MASK,
-    _bare,
-    _figure,
-    _save,
+    VOID,
+    bare,
+    canvas,
     colours,
     joint_histogram,
+    save,
     tile,
     value_range,
 )
@@ -37,7 +38,7 @@ def _sequences(x: np.ndarray, num_values: int, columns: int) -> np.ndarray:
     cells = x.reshape(*x.shape[:2], -1)
     low, high = value_range(cells[-1], num_values)
     shade = colormaps["viridis"](np.clip((cells - low) / (high - low), 0.0, 1.0))
-    picture = np.where((cells >= num_values)[..., None], MASK, 255.0 * shade[..., :3])
+    picture = np.where((cells >= num_values)[..., None], VOID, 255.0 * shade[..., :3])
     across = max(1, WIDTH // cells.shape[2])
     return picture.round().astype(np.uint8).repeat(9, 1).repeat(across, 2)
 
@@ -141,10 +142,10 @@ def strip(
     pictures = RENDER[kind](trajectory[picked, :shown], num_values, 1)
     height, width = pictures.shape[1:3]
     if kind == "sequence":  # wide and flat: one below the other
-        figure, axes = _figure(9.0, 0.3 + len(picked) * (9.0 * height / width + 0.35), len(picked))
+        figure, axes = canvas(9.0, 0.3 + len(picked) * (9.0 * height / width + 0.35), len(picked))
     else:
-        figure, axes = _figure(1.25 * len(picked), 1.25 * height / width + 0.4, 1, len(picked))
+        figure, axes = canvas(1.25 * len(picked), 1.25 * height / width + 0.4, 1, len(picked))
     for ax, picture, time in zip(axes.flat, pictures, times[picked], strict=True):
         ax.imshow(picture, interpolation="nearest", aspect="auto" if kind == "sequence" else None)
-        _bare(ax, f"t = {time:.2f}")
-    return _save(figure, path)
+        bare(ax, f"t = {time:.2f}")
+    return save(figure, path)

@@ -17,6 +17,7 @@ from gmjax.types import DataSpec
 
 PAPER, INK = np.array([252, 251, 247]), np.array([24, 28, 44])
 MASK = np.array([111, 168, 220])
+VOID = np.array([238, 237, 232])  # undecided, where the values themselves are coloured
 GAP = np.array([224, 222, 214])
 ACCENTS = ("#2f6db3", "#d1603d", "#3f8f5b", "#8a5aa8")
 
@@ -56,7 +57,7 @@ def tile(images: np.ndarray, columns: int, zoom: int = 1, gap: int = 1) -> np.nd
     return grid
 
 
-def _figure(width: float, height: float, rows: int = 1, columns: int = 1, **kwargs: Any):
+def canvas(width: float, height: float, rows: int = 1, columns: int = 1, **kwargs: Any):
     """A figure on the Agg canvas in inches, and its axes [rows, columns]."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -68,14 +69,14 @@ def _figure(width: float, height: float, rows: int = 1, columns: int = 1, **kwar
     return figure, figure.subplots(rows, columns, squeeze=False, **kwargs)
 
 
-def _bare(axes, title: str = "") -> None:
+def bare(axes, title: str = "") -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
     axes.set_title(title, fontsize=11, color="#222222", pad=8)
 
 
-def _save(figure, path: str | Path) -> Path:
+def save(figure, path: str | Path) -> Path:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
@@ -107,13 +108,13 @@ def sample_grid(
     """
     panels = [samples, real] + ([] if nearest is None else [nearest])
     titles = [*titles, "nearest training image to each sample"][: len(panels)]
-    figure, axes = _figure(5.0 * len(panels), 5.3, 1, len(panels))
+    figure, axes = canvas(5.0 * len(panels), 5.3, 1, len(panels))
     zoom = max(1, 480 // (side * np.shape(samples)[2]))
     for ax, images, title in zip(axes[0], panels, titles, strict=True):
         grid = tile(colours(images[: side * side], num_values), side, zoom, max(1, zoom // 2))
         ax.imshow(grid, interpolation="nearest")
-        _bare(ax, title)
-    return _save(figure, path)
+        bare(ax, title)
+    return save(figure, path)
 
 
 def heat_rows(
@@ -127,7 +128,7 @@ def heat_rows(
     """PNG: sequences or vectors [n, ...] as rows of coloured cells, samples beside data."""
     from matplotlib import colormaps
 
-    figure, axes = _figure(11.0, 4.4, 1, 2)
+    figure, axes = canvas(11.0, 4.4, 1, 2)
     low, high = value_range(real, num_values)
     shades = colormaps["viridis"].resampled(high - low + 1)
     for ax, x, title in zip(axes[0], (samples, real), titles, strict=True):
@@ -140,7 +141,7 @@ def heat_rows(
             aspect="auto",
             interpolation="nearest",
         )
-        ax.set_facecolor(MASK / 255)
+        ax.set_facecolor(VOID / 255)
         ax.set_yticks([])
         ax.spines[:].set_visible(False)
         ax.set_title(title, fontsize=11, pad=8)
@@ -150,7 +151,7 @@ def heat_rows(
         image, ax=axes[0, 1], pad=0.02, label="value", ticks=range(low, high + 1, step)
     )
     bar.outline.set_visible(False)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def value_range(x: np.ndarray, num_values: int) -> tuple[int, int]:
@@ -183,7 +184,7 @@ def piano_roll(
         The path.
     """
     rows = min(rows, len(samples), len(real))
-    figure, axes = _figure(11.0, 1.5 * rows + 0.6, rows, 2, sharex=True, sharey=True)
+    figure, axes = canvas(11.0, 1.5 * rows + 0.6, rows, 2, sharex=True, sharey=True)
     shown = np.concatenate([np.ravel(samples[:rows]), np.ravel(real[:rows])])
     bottom, top = value_range(shown, num_values)  # rests, far below all notes, do not stretch it
     for column, (x, title) in enumerate(zip((samples, real), titles, strict=True)):
@@ -203,7 +204,7 @@ def piano_roll(
         axes[0, column].set_title(title + (f" (first {given} given)" if given else ""), fontsize=11)
         axes[-1, column].set_xlabel("position", fontsize=9)
     figure.supylabel("value", fontsize=9)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def histogram_pair(
@@ -215,7 +216,7 @@ def histogram_pair(
 ) -> Path:
     """PNG: 2-D histograms of the first two coordinates of x [n, D], on one colour scale."""
     laws = [joint_histogram(x, num_values) for x in (samples, real)]
-    figure, axes = _figure(10.4, 4.8, 1, 2)
+    figure, axes = canvas(10.4, 4.8, 1, 2)
     for ax, law, title in zip(axes[0], laws, titles, strict=True):
         image = ax.imshow(
             law,
@@ -225,10 +226,10 @@ def histogram_pair(
             vmax=np.quantile(laws[1], 0.999) or None,
             interpolation="nearest",
         )
-        _bare(ax, title)
+        bare(ax, title)
     bar = figure.colorbar(image, ax=axes, pad=0.02, shrink=0.9, label="probability")
     bar.outline.set_visible(False)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def joint_histogram(x: np.ndarray, num_values: int) -> np.ndarray:
@@ -255,7 +256,7 @@ def loss_curve(
     Returns:
         The path.
     """
-    figure, axes = _figure(7.2, 4.2)
+    figure, axes = canvas(7.2, 4.2)
     ax = axes[0, 0]
     low, high = [], []
     for (name, (steps, values)), colour in zip(curves.items(), cycle(ACCENTS), strict=False):
@@ -283,7 +284,7 @@ def loss_curve(
     ax.grid(color="#eeeeee")
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 # kind -> (path, samples, real, num_values) -> path

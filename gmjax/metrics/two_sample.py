@@ -170,14 +170,14 @@ def nn_ratio(
         limit: at most so many blocks.
 
     Returns:
-        A number >= 0 (1 when every sample has a twin in both sets).
+        A number >= 0; 1 when every sample has a twin in both sets, infinite when in test alone.
     """
     size = min(len(train), len(test))
     mean = lambda data: np.mean(
         [nearest(samples, data[b], metric)[0].mean() for b in blocks(len(data), size, limit)]
     )
     seen, new = float(mean(np.asarray(train))), float(mean(np.asarray(test)))
-    return 1.0 if seen == new else seen / max(new, np.finfo(np.float64).tiny)
+    return 1.0 if seen == new else seen / new if new else math.inf
 
 
 def mmd(x: np.ndarray, y: np.ndarray) -> float:
