@@ -170,12 +170,16 @@ def prefetch(iterator: Iterator[T], depth: int = 2) -> Iterator[T]:
 
 
 def _made_ahead(make: Batcher, workers: int) -> Batcher:
+    from absl import flags
+
     try:
         import grain
     except ImportError as error:
         raise UserError(
             f"config.data.workers={workers} needs Grain: pip install gmjax[tfds]; valid without: 0"
         ) from error
+    if not flags.FLAGS.is_parsed():  # Grain reads flags of its own, which have defaults
+        flags.FLAGS.mark_as_parsed()
     few = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
     pool = grain.MultiprocessingOptions(workers, per_worker_buffer_size=2)
 

@@ -135,7 +135,7 @@ def read_npz(path: Path, *required: str) -> dict[str, np.ndarray]:
     try:
         with np.load(io.BytesIO(read_bytes(path)), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path} is no npz file of plain arrays: {error}") from error
     for name in required:
         if name not in arrays:
@@ -153,7 +153,7 @@ def read_csv(path: Path, delimiter: str = ",") -> list[list[str]]:
     """
     reader = csv.reader(io.StringIO(read_text(path)), delimiter=delimiter, skipinitialspace=True)
     rows = [[cell.strip() for cell in row] for row in reader if row]
-    if len(rows) > 1 and not any(map(_number, rows[0])) and any(map(_number, rows[1])):
+    if len(rows) > 1 and not any(map(is_number, rows[0])) and any(map(is_number, rows[1])):
         rows = rows[1:]
     if not rows:
         raise UserError(f"{path} has no rows")
@@ -163,7 +163,8 @@ def read_csv(path: Path, delimiter: str = ",") -> list[list[str]]:
     return rows
 
 
-def _number(cell: str) -> bool:
+def is_number(cell: str) -> bool:
+    """Does a cell hold a number?"""
     try:
         float(cell)
     except ValueError:

@@ -21,13 +21,13 @@ WIDTH = 1.0
 
 
 def stroke() -> np.ndarray:
-    """[n, 2] points (row, column) along the letter: an open arc, a bar inwards and a foot."""
+    """[n, 2] points (row, column) along the letter: an open arc, a spur and a bar inwards."""
     angle = np.linspace(np.radians(45), np.radians(345), 400)
     arc = np.stack([15.5 - 10.5 * np.sin(angle), 15.5 + 10 * np.cos(angle)], -1)
     corner = arc[-1]
-    bar = [corner + u * (np.array([17.0, 25.2]) - corner) for u in np.linspace(0, 1, 40)]
-    arm = [np.array([17.0, 25.2 - u]) for u in np.linspace(0, 8, 80)]
-    return np.concatenate([arc, bar, arm])
+    end, middle = np.array([17.0, 25.2]), np.array([17.0, 17.2])
+    u = np.linspace(0, 1, 80)[:, None]
+    return np.concatenate([arc, (1 - u) * corner + u * end, (1 - u) * end + u * middle])
 
 
 def glyph_pmf() -> np.ndarray:

@@ -46,7 +46,7 @@ def as_indices(values: np.ndarray, size: int, key: str) -> tuple[np.ndarray, int
     if values.dtype.kind not in "biuf":
         raise UserError(f"config.data.{key}: data of type {values.dtype}; valid: integers")
     if values.dtype.kind == "f":
-        whole = values == np.round(values)  # false for NaN
+        whole = np.isfinite(values) & (values == np.round(values))
         if not whole.all():
             raise UserError(f"config.data.{key}: data hold {values[~whole][0]}; valid: integers")
         values = values.astype(np.int64)

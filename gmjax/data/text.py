@@ -72,7 +72,7 @@ def text(config: Config) -> Dataset:
     if config.get("lines", False):
         parts = [{"x": _rows(part, letters)} for part in texts]
         sides = parts if len(parts) == 2 else split(parts[0], config)
-        return build(*sides, num_values=len(letters), kind="sequence")
+        return build(sides[0], sides[1], num_values=len(letters), kind="sequence")
     tokens = [encode(part, letters) for part in texts]
     if len(tokens) == 1:
         tokens = np.split(tokens[0], [-held_out_count(config, len(tokens[0]))])
@@ -150,7 +150,7 @@ def _texts(config: Config) -> list[str]:
     keys = ["train_file", "test_file"] if config.get("test_file", "") else ["train_file"]
     texts = [read_text(locate(config, config.get(key, ""), key)) for key in keys]
     for key, part in zip(keys, texts, strict=True):
-        if not part:
+        if not part.strip("\n"):
             raise UserError(f"config.data.{key}={config[key]!r} is empty")
     return texts
 

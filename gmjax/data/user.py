@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gmjax.data.files import Config, locate, read_csv, read_idx, read_npz
+from gmjax.data.files import Config, is_number, locate, read_csv, read_idx, read_npz
 from gmjax.data.sources import Columns, build, split
 from gmjax.types import Dataset, UserError
 
@@ -103,9 +103,9 @@ def _numbered(parts: list[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]
 
 def _numbers(cells: np.ndarray, path: Path) -> np.ndarray:
     """[n, D] cells as numbers."""
-    try:
-        return cells.astype(np.float64)
-    except ValueError as error:
+    wrong = [cell for cell in np.unique(cells) if not is_number(cell)]
+    if wrong:
         raise UserError(
-            f"{path}: every column but the label's must hold integers: {error}"
-        ) from error
+            f"{path}: cell {str(wrong[0])!r}; valid: integers, but for one label_column"
+        )
+    return cells.astype(np.float64)

@@ -1,0 +1,102 @@
+import numpy as np
+import pytest
+
+from gmjax import data
+from gmjax.types import UserError
+
+
+@pytest.mark.parametrize("name", sorted(data.DATASETS))
+def test_protocol(name, config_of):
+    dataset = data.load(config_of(name))
+    spec = dataset.spec
+    rank = {"image": 3, "sequence": 1, "vector": 1}[spec.kind]
+    assert len(spec.shape) == rank
+    for source in (dataset.train, dataset.test):
+        assert source.size > 0
+        rows = np.array([source.size - 1, 0, source.size // 2])
+        out = source.take(rows)
+        assert out["x"].shape == (3, *spec.shape)
+        assert out["x"].dtype == np.int32
+        assert ("label" in out) == (spec.num_classes > 0)
+        every = source.take(np.arange(min(source.size, 2000)))
+        assert 0 <= every["x"].min() <= every["x"].max() < spec.num_values
+        if "label" in out:
+            assert out["label"].shape == (3,)
+            assert out["label"].dtype == np.int32
+            assert 0 <= every["label"].min() <= every["label"].max() < spec.num_classes
+        if "observed" in out:
+            assert out["observed"].shape == out["x"].shape
+            assert out["observed"].dtype == bool
+        for i, row in enumerate(rows):  # random access: a row does not depend on its company
+            alone = source.take([row])
+            assert set(alone) == set(out)
+            for column, values in out.items():
+                np.testing.assert_array_equal(alone[column][0], values[i])
+    with pytest.raises(IndexError):
+        dataset.train.take([dataset.train.size])
+
+
+@pytest.mark.parametrize("name", sorted(data.DATASETS))
+def test_same_data_from_a_config_dict(name, config_of):
+    from ml_collections import ConfigDict
+
+    plain = config_of(name)
+    a, b = data.load(plain), data.load(ConfigDict(plain))
+    assert a.spec == b.spec
+    for column, values in a.train.take([1, 2]).items():
+        np.testing.assert_array_equal(values, b.train.take([1, 2])[column])
+
+
+def test_unknown_name():
+    with pytest.raises(UserError, match=r"config.data.name='nope' is unknown; valid: .*digits"):
+        data.load({"name": "nope", "dir": ""})
+
+
+@pytest.mark.parametrize("name", sorted(set(data.DATASETS) - {"digits", "glyph"}))
+def test_missing_directory_and_file(name, config_of, tmp_path):
+    config = config_of(name)
+    with pytest.raises(UserError, match=r"config.data.dir='' and GMJAX_DATA_DIR is unset"):
+        data.load({**config, "dir": ""})
+    with pytest.raises(UserError, match=r"config.data.dir='.*/absent' is no directory"):
+        data.load({**config, "dir": str(tmp_path / "absent")})
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(UserError, match=r"no (file )?/.*/empty/.*") as caught:
+        data.load({**config, "dir": str(empty)})
+    assert "config.data." in str(caught.value)
+    assert "GMJAX_DATA_DIR" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_directory_of_the_environment(config_of, monkeypatch):
+    config = config_of("csv")
+    monkeypatch.setenv("GMJAX_DATA_DIR", config["dir"])
+    assert data.load({**config, "dir": ""}).train.size == 54
+    monkeypatch.setenv("GMJAX_DATA_DIR", "/nowhere")
+    assert data.load(config).train.size == 54, "config.data.dir goes before the environment"
+    with pytest.raises(UserError, match=r"GMJAX_DATA_DIR='/nowhere' is no directory"):
+        data.load({**config, "dir": ""})
+
+
+@pytest.mark.parametrize("name", sorted(data.DATASETS))
+def test_decoder(name, config_of):
+    config = config_of(name)
+    decode = data.decoder(config)
+    assert (decode is None) == (name not in data.DECODERS)
+    if decode:
+        x = data.load(config).test.take([0, 1])["x"]
+        strings = decode(x)
+        assert len(strings) == 2
+        assert all(isinstance(s, str) for s in strings)
+        assert strings[0] != strings[1] or (x[0] == x[1]).all()
+
+
+def test_default_path_imports_no_tensorflow_and_no_optional_package():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from gmjax import data; data.load({'name': 'digits', 'dir': ''});"
+        "assert not {'tensorflow', 'tensorflow_datasets', 'grain'} & set(sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
