@@ -10,8 +10,9 @@ several processes each takes its own contiguous slice of the same batch.
 
 import queue
 import threading
+import weakref
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import lru_cache, partial
 from typing import Any, TypeVar
 
@@ -183,15 +184,15 @@ def _made_ahead(make: Batcher, workers: int) -> Batcher:
     few = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
     pool = grain.MultiprocessingOptions(workers, per_worker_buffer_size=2)
 
+    workshop = ExitStack()  # closes the processes of the present iterator
+    upcoming: tuple[tuple[int, ...], Iterator[Batch]] = (), iter(())
+
     def following(step: int, *share: int) -> Iterator[Batch]:
         steps = grain.MapDataset.range(step, 2**40).map(lambda k: make(k, *share))
         made = iter(steps.to_iter_dataset(few).mp_prefetch(pool))
-        try:
-            yield from made
-        finally:
-            made.close()
-
-    upcoming: tuple[tuple[int, ...], Iterator[Batch]] = (), iter(())
+        workshop.close()
+        workshop.callback(made.close)
+        return made
 
     def ahead(step: int, process_index: int = 0, process_count: int = 1) -> Batch:
         nonlocal upcoming
@@ -201,6 +202,7 @@ def _made_ahead(make: Batcher, workers: int) -> Batcher:
         upcoming = (step + 1, process_index, process_count), made
         return next(made)
 
+    weakref.finalize(ahead, workshop.close)  # when it is dropped, or Python ends
     return ahead
 
 

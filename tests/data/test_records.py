@@ -140,6 +140,7 @@ import sys
 import numpy as np
 from gmjax import data
 from gmjax.data import batches
+from gmjax.types import UserError
 
 def main():
     config = {"name": "tfds", "dir": sys.argv[1], "tfds_name": "tiny"}
@@ -159,7 +160,7 @@ def main():
     for bad in ({"test_split": "valid"}, {"tfds_name": "tiny:9.9.9"}):
         try:
             data.load({**config, **bad})
-        except data.UserError as error:
+        except UserError as error:
             print(error)
             assert "tfds_name='tiny" in str(error) and chr(10) not in str(error)
         else:
