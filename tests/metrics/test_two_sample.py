@@ -64,6 +64,25 @@ def test_accuracy_splits_ties_by_hand():
     assert ts.nn_accuracy(x, y) == pytest.approx((0.5 + 0.5 + 0.0 + 1 / 3) / 4)
 
 
+def test_accuracy_of_each_side():
+    # By hand as above: 1/2 on x; 0 and 1/3 on y.
+    x, y = np.array([[0], [0]]), np.array([[0], [1]])
+    assert ts.nn_accuracies(x, y) == pytest.approx((0.5, 1 / 6))
+    assert ts.nn_accuracies(y, x) == pytest.approx((1 / 6, 0.5))
+
+
+def test_noisy_copies_show_only_in_the_two_sides():
+    # Points on a line in 200 dimensions, and the same points pushed off it: squared distances
+    # are 2 +- .2 to the line and 4 +- .4 among the noisy, so all nearest ones are on the line.
+    rng = np.random.default_rng(10)
+    line = np.linspace(0, 1, 100)[:, None] * np.ones(200)
+    noisy = line + 0.1 * rng.normal(size=line.shape)
+    of_noise, of_line = ts.nn_accuracies(noisy, line)
+    assert of_noise < 0.1
+    assert of_line > 0.9
+    assert 0.4 < ts.nn_accuracy(noisy, line) < 0.6
+
+
 def test_accuracy_knows_no_order_and_no_favourite(integers):
     x, y = integers[0][:17], integers[1]
     order = np.random.default_rng(2).permutation(17)
@@ -93,7 +112,7 @@ def test_accuracy_uses_all_of_the_larger_set():
     rng = np.random.default_rng(5)
     y = rng.normal(size=(20, 2))
     x = np.concatenate([y + 1e-6, rng.normal(size=(20, 2)) + 50.0])
-    halves = [ts._loo_accuracy(x[b], y, "euclidean", 100) for b in ts.blocks(40, 20, 4)]
+    halves = [ts._loo_accuracies(x[b], y, "euclidean", 100) for b in ts.blocks(40, 20, 4)]
     assert len(halves) == 2
     assert ts.nn_accuracy(x, y) == pytest.approx(np.mean(halves))
 
