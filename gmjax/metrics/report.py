@@ -92,18 +92,15 @@ KINDS: dict[str, tuple[Callable[..., Judge], ...]] = {
 
 def _classes(classifier: Classifier, test: np.ndarray, test_label: np.ndarray) -> Judge:
     real = classifier.features(test)
-    values, law = np.unique(test_label, return_counts=True)
 
     def figures(x, label):
         guess, confidence = classifier.classify(x)
-        every, counts = np.unique(np.concatenate([guess, values]), return_counts=True)
-        counts[np.isin(every, values)] -= 1
-        expected = np.zeros(len(every))
-        expected[np.isin(every, values)] = law
         found = {
             "feature_frechet": frechet_distance(classifier.features(x), real),
             "confident_share": float(np.mean(confidence > CONFIDENT)),
-            "label_tv": histograms.total_variation(counts, expected),
+            "label_tv": histograms.total_variation(
+                *histograms.histogram_pair(guess, np.asarray(test_label))
+            ),
         }
         asked = {} if label is None else {"label_match": float(np.mean(guess == label))}
         return found | asked
