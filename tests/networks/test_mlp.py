@@ -11,7 +11,7 @@ KEY = jax.random.key(0)
 def test_the_paper_s_glyph_network_is_small():
     spec = DataSpec((2,), 32, "vector", ordinal=True)
     net = networks.build({"name": "mlp", "width": 16, "blocks": 2}, spec, 32)
-    params = net.init(KEY, jnp.zeros((1, 2), int), jnp.ones(1))
+    params = jax.eval_shape(net.init, KEY, jnp.zeros((1, 2), int), jnp.ones(1))
     assert networks.num_params(params) < 10_000
 
 
@@ -22,7 +22,7 @@ def test_learns_a_table_of_state_and_time():
     k1, k2 = jax.random.split(KEY)
     x, t = jax.random.randint(k1, (512, 2), 0, 4), jax.random.uniform(k2, (512,))
     answer = jnp.where(t[:, None] < 0.5, x, x[:, ::-1])
-    params, opt = net.init(KEY, x, t), optax.adam(1e-2)
+    params, opt = jax.jit(net.init)(KEY, x, t), optax.adam(1e-2)
 
     def loss(p):
         return optax.softmax_cross_entropy_with_integer_labels(net.apply(p, x, t), answer).mean()

@@ -1,5 +1,8 @@
 """What every network of the table must do."""
 
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,51 +43,61 @@ def batch(spec=IMAGE, size=3, num_states=6):
     return x, jnp.linspace(0.1, 0.9, size)
 
 
-def params_of(net, spec=IMAGE, noise=0.1):
-    """Random parameters, the zero-initialised ones included."""
-    params = net.init(KEY, *batch(spec))
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(KEY, len(leaves))
-    moved = [p + noise * jax.random.normal(k, p.shape) for k, p in zip(keys, leaves, strict=True)]
-    return jax.tree.unflatten(tree, moved)
+class Model(NamedTuple):
+    """A small network with random parameters."""
+
+    net: Any
+    params: Any
+    apply: Callable[..., Any]
+
+
+@pytest.fixture(scope="module", params=networks.NETWORKS)
+def name(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def model(name, random_params):
+    net = make(name)
+    return Model(net, random_params(net, *batch()), jax.jit(net.apply))
 
 
 @pytest.mark.parametrize(("name", "kind"), BOTH)
-def test_shape_dtype_and_uniform_start(name, kind):
+def test_shapes_and_dtypes(name, kind):
     net, (x, t) = make(name, SPECS[kind]), batch(SPECS[kind])
-    logits, params = net.init_with_output(KEY, x, t)
+    logits, params = jax.eval_shape(net.init_with_output, KEY, x, t)
     assert logits.shape == (*x.shape, 5) and logits.dtype == jnp.float32
-    assert not logits.any()
     assert {p.dtype for p in jax.tree.leaves(params)} == {jnp.dtype("float32")}
 
 
-@pytest.mark.parametrize("name", networks.NETWORKS)
-def test_time_is_a_float(name):
-    net, (x, _) = make(name), batch()
-    params = params_of(net)
-    at = lambda t: net.apply(params, x, jnp.full((3,), t))
+def test_starts_uniform(name):
+    logits, _ = jax.jit(make(name).init_with_output)(KEY, *batch())
+    assert not logits.any()
+
+
+def test_time_is_a_float(model):
+    _, params, apply = model
+    x, _ = batch()
+    at = lambda t: apply(params, x, jnp.full((3,), t))
     assert jnp.abs(at(0.1) - at(0.2)).max() > 1e-3
     assert jnp.abs(at(0.01) - at(0.012)).max() > 1e-4
 
 
-@pytest.mark.parametrize("name", networks.NETWORKS)
-def test_label_and_the_null_label(name):
-    net, (x, t) = make(name), batch()
-    params = params_of(net)
-    given = lambda label: net.apply(params, x, t, {"label": jnp.array(label)})
-    a, b, none = given([0, 1, 3]), given([0, 2, 3]), net.apply(params, x, t, None)
+def test_label_and_the_null_label(model):
+    _, params, apply = model
+    x, t = batch()
+    given = lambda label: apply(params, x, t, {"label": jnp.array(label)})
+    a, b, none = given([0, 1, 3]), given([0, 2, 3]), apply(params, x, t)
     moved = jnp.abs(a - b).reshape(3, -1).max(1)
     assert moved[0] == moved[2] == 0 and moved[1] > 1e-3
     moved = jnp.abs(a - none).reshape(3, -1).max(1)
     assert moved[2] < 1e-5 and moved[:2].min() > 1e-3
 
 
-@pytest.mark.parametrize("name", networks.NETWORKS)
-def test_every_logit_depends_on_every_site(name):
+def test_every_logit_depends_on_every_site(model):
     """Distinguishes states, mask included, and mixes sites; examples stay apart."""
-    net, (x, t) = make(name), batch()
-    params = params_of(net)
-    apply = jax.jit(net.apply)
+    _, params, apply = model
+    x, t = batch()
     base = apply(params, x, t)
     for state in range(6):
         changed = x.at[1, 0, 0, 0].set(state)
@@ -93,42 +106,39 @@ def test_every_logit_depends_on_every_site(name):
         assert (moved[1].min() > 1e-7) == (state != x[1, 0, 0, 0])
 
 
-@pytest.mark.parametrize("name", networks.NETWORKS)
-def test_dropout_only_when_training(name):
-    net, (x, t) = make(name, dropout=0.5), batch()
-    params = params_of(net)
-    drop = lambda seed: net.apply(params, x, t, train=True, rngs={"dropout": jax.random.key(seed)})
-    assert (net.apply(params, x, t) == net.apply(params, x, t)).all()
+def test_dropout_only_when_training(name, model):
+    _, params, still = model
+    x, t = batch()
+    apply = jax.jit(make(name, dropout=0.5).apply, static_argnames="train")
+    drop = lambda seed: apply(params, x, t, train=True, rngs={"dropout": jax.random.key(seed)})
     assert (drop(0) == drop(0)).all() and jnp.abs(drop(0) - drop(1)).max() > 1e-3
-    still = make(name, dropout=0.0)
-    assert (still.apply(params, x, t, train=True) == net.apply(params, x, t)).all()
+    np.testing.assert_allclose(apply(params, x, t), still(params, x, t), rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", networks.NETWORKS)
-def test_bfloat16_is_close_to_float32(name):
-    (x, t), net, half = batch(), make(name), make(name, dtype="bfloat16")
-    params = params_of(net)
-    exact, close = net.apply(params, x, t), half.apply(params, x, t)
+def test_bfloat16_is_close_to_float32(name, model):
+    _, params, apply = model
+    x, t = batch()
+    exact, close = apply(params, x, t), jax.jit(make(name, dtype="bfloat16").apply)(params, x, t)
     assert close.dtype == jnp.float32
     error = jnp.abs(exact - close).max() / jnp.abs(exact).max()
     assert 1e-6 < error < 0.03  # bfloat16 keeps 8 bits, 0.4 % a rounding
 
 
-@pytest.mark.parametrize("name", networks.NETWORKS)
-def test_gradients_are_finite_and_reach_every_parameter(name):
+def test_gradients_are_finite_and_reach_every_parameter(name, model):
     net, (x, t) = make(name, smoothing=1.0), batch()
     x = x.at[0].set(5)  # all masked
-    params, cond = params_of(net), {"label": jnp.array([0, 1, 2])}
+    cond = {"label": jnp.array([0, 1, 2])}
     loss = lambda p: -jax.nn.log_softmax(net.apply(p, x, t, cond))[..., 0].sum()
-    grads = jax.jit(jax.grad(loss))(params)
+    grads = jax.jit(jax.grad(loss))(model.params)
     for path, g in jax.tree_util.tree_leaves_with_path(grads):
         assert jnp.isfinite(g).all() and jnp.abs(g).max() > 0, path
 
 
-@pytest.mark.parametrize("name", ["mlp", "transformer"])
-def test_logistic_head(name):
-    net, (x, t) = make(name, head="logistic"), batch()
-    out = net.apply(params_of(net), x, t)
+@pytest.mark.parametrize("network", ["mlp", "transformer"])
+def test_logistic_head(network, random_params):
+    net, (x, t) = make(network, head="logistic"), batch()
+    out = jax.jit(net.apply)(random_params(net, x, t), x, t)
+    assert out.shape == (*x.shape, 5)
     np.testing.assert_allclose(jnp.exp(out).sum(-1), 1, rtol=1e-5)
 
 

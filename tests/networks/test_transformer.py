@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,16 +11,11 @@ from gmjax.types import DataSpec
 
 KEY = jax.random.key(0)
 SPEC = DataSpec((4, 4, 1), 5, "image", num_classes=3)
-CONFIG = {"name": "transformer", "width": 16, "blocks": 2, "heads": 2, "embed": 4, "patch": 2}
+CONFIG = {"name": "transformer", "width": 16, "blocks": 1, "heads": 2, "embed": 4, "patch": 2}
 
 
 def make(spec=SPEC, **config):
     return networks.build({**CONFIG, **config}, spec, 6)
-
-
-def random_params(net, x, t):
-    params = jax.jit(net.init)(KEY, x, t)
-    return jax.tree.map(lambda p: p + 0.1 * jax.random.normal(KEY, p.shape), params)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +51,7 @@ def test_plain_attention_is_the_library_s(dtype):
     np.testing.assert_allclose(plain, want / weights.sum(-1, keepdims=True), atol=tolerance)
 
 
-def test_remat_changes_memory_and_nothing_else():
+def test_remat_changes_memory_and_nothing_else(random_params):
     x, t = jax.random.randint(KEY, (3, 4, 4, 1), 0, 6), jnp.array([0.1, 0.4, 0.9])
     plain, remat = make(dropout=0.3), make(dropout=0.3, remat=True)
     params = random_params(plain, x, t)
@@ -64,9 +61,8 @@ def test_remat_changes_memory_and_nothing_else():
         loss = lambda p: (net.apply(p, x, t, train=True, rngs=rngs) ** 2).sum()
         return jax.jit(jax.value_and_grad(loss))
 
-    for a, b in zip(
-        *(jax.tree.leaves(value_and_grad(net)(params)) for net in (plain, remat)), strict=True
-    ):
+    both = [jax.tree.leaves(value_and_grad(net)(params)) for net in (plain, remat)]
+    for a, b in zip(*both, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
     count = lambda net: str(jax.make_jaxpr(value_and_grad(net))(params)).count("remat")
     assert count(plain) == 0 and count(remat) > 0
@@ -79,7 +75,7 @@ def test_blocks_start_as_the_identity():
     assert (out == h).all()
 
 
-def test_a_vector_without_positions_would_be_exchangeable():
+def test_a_vector_without_positions_would_be_exchangeable(random_params):
     """Sites of a vector have no rotary order: permuting them and their learned positions is
     permuting the output; a sequence has an order beyond the learned positions."""
     order = jnp.array([2, 0, 3, 1])
@@ -87,11 +83,9 @@ def test_a_vector_without_positions_would_be_exchangeable():
     for kind, exchangeable in (("vector", True), ("sequence", False)):
         net = make(DataSpec((4,), 5, kind), patch=1)
         params = random_params(net, x, t)
-        moved = jax.tree.map(jnp.copy, params)
+        apply, moved = jax.jit(net.apply), jax.tree.map(jnp.copy, params)
         moved["params"]["position"] = params["params"]["position"][order]
-        same = jnp.allclose(
-            net.apply(moved, x[:, order], t), net.apply(params, x, t)[:, order], atol=1e-5
-        )
+        same = jnp.allclose(apply(moved, x[:, order], t), apply(params, x, t)[:, order], atol=1e-5)
         assert same == exchangeable
 
 
@@ -99,8 +93,8 @@ def test_activations_have_unit_scale_at_initialisation():
     """Features, hidden layers and the residual stream: no layer shrinks or blows up."""
     net = make(width=128, heads=4)
     x, t = jax.random.randint(KEY, (8, 4, 4, 1), 0, 6), jnp.linspace(0.01, 1, 8)
-    params = net.init(KEY, x, t)
-    _, state = net.apply(params, x, t, capture_intermediates=True)
+    params = jax.jit(net.init)(KEY, x, t)
+    _, state = jax.jit(partial(net.apply, capture_intermediates=True))(params, x, t)
     seen = jax.tree_util.tree_leaves_with_path(state["intermediates"])
     live = [(jax.tree_util.keystr(p), float(a.std())) for p, a in seen if a.size and a.std() > 0]
     assert len(live) > 8 and all(0.3 < s < 3 for _, s in live), live
