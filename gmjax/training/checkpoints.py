@@ -6,11 +6,12 @@ checksum of every leaf (is it whole?), the configuration, the evaluation, and wh
 remembers. Orbax writes into a temporary directory in a background thread and renames it at the
 end, so that whenever we are killed a checkpoint is there or not.
 
-The checksum of an array with entries x_i, as 32-bit words b_i, is
+The checksum of an array whose entries are the 32-bit words b_0, b_1, ... in row-major order is
 
-    sum_i b_i (1 + i_1 p_1 + ... + i_k p_k)  mod 2^32,
+    sum_i mix(b_i xor mix(i))  mod 2^32,
 
-p odd. It is computed where the array lives, is the same for every sharding, and notices what
+mix the finaliser of MurmurHash3, a bijection of words in which every bit depends on every other.
+It is computed where the array lives, is the same for every sharding, and notices what
 a file format cannot: a lost chunk that reads as zeros, or chunks that changed places.
 """
 
@@ -70,7 +71,7 @@ class Store(NamedTuple):
 
 def steps(directory: Path) -> list[int]:
     """The steps of the complete checkpoints in a directory, from the oldest."""
-    names = [item.name for item in directory.iterdir()] if directory.exists() else []
+    names = [item.name for item in directory.iterdir()] if directory.is_dir() else []
     return sorted(int(name) for name in names if name.isdigit())  # others: written, put aside
 
 
@@ -107,11 +108,18 @@ def _audit(leaf: jax.Array) -> jax.Array:
     if inexact:
         leaf = jax.lax.bitcast_convert_type(leaf, WORDS.get(width, jnp.uint32))
     words = leaf.astype(jnp.uint32)
-    weight = jnp.uint32(1)
-    for axis in range(words.ndim):
+    index, stride = jnp.uint32(0), 1
+    for axis in reversed(range(words.ndim)):  # not a reshape, which would move a split array
         place = jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
-        weight = weight + place * jnp.uint32(2654435761 * (2 * axis + 1) % 2**32)
-    return jnp.stack([finite.astype(jnp.uint32), jnp.sum(words * weight, dtype=jnp.uint32)])
+        index, stride = index + place * jnp.uint32(stride % 2**32), stride * words.shape[axis]
+    total = jnp.sum(_mix(words ^ _mix(index)), dtype=jnp.uint32)
+    return jnp.stack([finite.astype(jnp.uint32), total])
+
+
+def _mix(word: jax.Array) -> jax.Array:
+    word = (word ^ (word >> 16)) * jnp.uint32(0x85EBCA6B)
+    word = (word ^ (word >> 13)) * jnp.uint32(0xC2B2AE35)
+    return word ^ (word >> 16)
 
 
 def audit(state: PyTree) -> tuple[list[int], list[str]]:
@@ -174,10 +182,10 @@ def opened(directory: Path, keep: int, damaged: Sequence[int] = ()) -> Iterator[
         if value is not None:
             kept.values[step] = value
         record = {**meta, "value": value, "leaves": describe(state), "checksums": sums}
-        items = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(record)
-        )
         with _writing():
+            items = ocp.args.Composite(
+                state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(record)
+            )
             manager.save(step, args=items, force=True)
 
     def wait() -> None:
@@ -252,8 +260,9 @@ def _read(directory: Path, step: int, target: PyTree) -> tuple[dict[str, Any], P
     state, reason = None, ""
     try:
         # The handler and not the manager, whose barrier would hang if one process fails to read.
-        arguments = ocp.args.StandardRestore(target)
-        state = ocp.StandardCheckpointHandler().restore(directory / str(step) / "state", arguments)
+        state = ocp.StandardCheckpointHandler().restore(
+            directory / str(step) / "state", args=ocp.args.StandardRestore(target)
+        )
     except Exception as error:  # damage has no particular type
         reason = f"{type(error).__name__}: {str(error).splitlines()[0][:100]}"
     if _everywhere(not reason) and audit(state)[0] != meta["checksums"]:
@@ -264,6 +273,8 @@ def _read(directory: Path, step: int, target: PyTree) -> tuple[dict[str, Any], P
 def _same_model(directory: Path, step: int, there: dict[str, str], here: dict[str, str]) -> None:
     changed = workdirs.differences(there, here)
     if changed:
+        # The optimizer repeats what differs in the parameters, and sorts before them.
+        changed.sort(key=lambda line: not line.startswith(VITAL))
         raise UserError(
             f"workdir={directory.parent}: checkpoint {step} is of another model:"
             f" {workdirs.shorten(changed)}; valid: the config that made it, or another --workdir"

@@ -151,5 +151,5 @@ def _compare(path: str | Path, before: Mapping[str, Any], record: Mapping[str, A
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value)
+    text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 40 else f"{text[:37]}..."

@@ -21,7 +21,7 @@ from gmjax.training import loop, sharding
 from gmjax.training import workdir as workdirs
 from gmjax.types import Method, UserError
 
-WIDTH = 64
+WIDTH = 128
 
 
 class State(NamedTuple):
@@ -45,9 +45,9 @@ def method(width=WIDTH, rate=3e-3, poison=0, traces=None):
     def init(key):
         one, two = jax.random.split(key)
         params = {
-            "hidden": jax.random.normal(one, (8, width)) / 3,
+            "hidden": jax.random.uniform(one, (8, width), minval=-0.5, maxval=0.5),
             "bias": jnp.zeros(width),
-            "out": jax.random.normal(two, (width, 3)) / 8,
+            "out": jax.random.uniform(two, (width, 3), minval=-0.2, maxval=0.2),
             "scale": jnp.full((), 1.0) * 1.0,
         }
         return State(jnp.asarray(0), params, params, optimizer.init(params))
@@ -95,28 +95,30 @@ def flat(state):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--workdir", required=True)
-    parser.add_argument("--set", default="{}", help="JSON of configuration changes")
+    parser.add_argument("--run", nargs=2, action="append", metavar=("WORKDIR", "CHANGES"))
     parser.add_argument("--pause", type=float, default=0.0)
     parser.add_argument("--coordinator")
     parser.add_argument("--num_processes", type=int)
     parser.add_argument("--process_id", type=int)
-    parser.add_argument("--save")
     args = parser.parse_args()
     sharding.initialize(args.coordinator, args.num_processes, args.process_id)
-    settings = config(**json.loads(args.set))
     try:
-        workdir = workdirs.prepare(args.workdir, settings)
-        state = loop.train(method(), partial(batch, pause=args.pause), settings, workdir, evaluate)
+        for workdir, changes in args.run:
+            run(workdir, config(**json.loads(changes)), partial(batch, pause=args.pause))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except loop.TrainingError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    if args.save:
-        whole = jax.jit(lambda x: x, out_shardings=sharding.replicated(sharding.mesh(settings)))
-        np.savez(args.save, **flat(whole(state)))
+
+
+def run(path, settings, batches):
+    """Trains, and leaves the final state in `final-<process>.npz`."""
+    workdir = workdirs.prepare(path, settings)
+    state = loop.train(method(), batches, settings, workdir, evaluate)
+    whole = jax.jit(lambda x: x, out_shardings=sharding.replicated(sharding.mesh(settings)))
+    np.savez(workdir / f"final-{jax.process_index()}.npz", **flat(whole(state)))
 
 
 if __name__ == "__main__":
