@@ -8,6 +8,7 @@ in a batch is a pure function of (seed, step): see `gmjax.data.batches`.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from gmjax.data.files import Config
 from gmjax.data.glyph import glyph_pmf
 from gmjax.types import Dataset, lookup
 
-__all__ = ["DATASETS", "DECODERS", "decoder", "glyph_pmf", "load"]
+__all__ = ["DATASETS", "DECODERS", "DEFAULTS", "decoder", "defaults", "glyph_pmf", "load"]
 
 DATASETS: dict[str, Callable[[Config], Dataset]] = {
     "digits": sets.digits,
@@ -34,6 +35,46 @@ DATASETS: dict[str, Callable[[Config], Dataset]] = {
     "tfds": records.tfds,
 }
 
+OWN = {
+    "train_file": "",
+    "test_file": "",
+    "test_fraction": 0.1,
+    "num_values": 0,
+    "num_classes": 0,
+    "ordinal": False,
+}
+PIECES = {"length": 128, "stride": 1}
+
+# The keys of `config.data` that a set reads besides "name" and "dir"; none for those not here.
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "binarized_mnist": {"held_out": "test"},
+    "shakespeare": PIECES,
+    "chorales": {"length": 256, "observed": 0, "held_out": "test"},
+    "idx": {**OWN, "train_label_file": "", "test_label_file": ""},
+    "npz": {**OWN, "kind": ""},
+    "csv": {**OWN, "delimiter": ",", "labels": False, "label_column": -1},
+    "text": {
+        **PIECES,
+        "train_file": "",
+        "test_file": "",
+        "test_fraction": 0.1,
+        "num_values": 0,
+        "alphabet": "",
+        "lines": False,
+    },
+    "tfds": {
+        "tfds_name": "",
+        "feature": "image",
+        "label_feature": "label",
+        "train_split": "train",
+        "test_split": "test",
+        "num_values": 0,
+        "num_classes": 0,
+        "kind": "",
+        "ordinal": False,
+    },
+}
+
 Decoder = Callable[[np.ndarray], list[str]]  # x [n, L] -> n strings
 
 DECODERS: dict[str, Callable[[Config], Decoder]] = {
@@ -44,17 +85,35 @@ DECODERS: dict[str, Callable[[Config], Decoder]] = {
 }
 
 
+def defaults(name: str) -> dict[str, Any]:
+    """All keys that `load` reads for this data set, "name" and "dir" among them.
+
+    Args:
+        name: a row of `DATASETS`.
+
+    Returns:
+        A new dictionary, key -> default.
+
+    Raises:
+        UserError: an unknown name.
+    """
+    lookup(DATASETS, name, "config.data.name")
+    return {"name": name, "dir": "", **DEFAULTS.get(name, {})}
+
+
 def load(config: Config) -> Dataset:
     """The data set that a configuration names.
 
     Args:
         config: `config.data`: "name", a row of `DATASETS`; "dir", the data directory (empty:
-            the environment's GMJAX_DATA_DIR); further keys of that set's loader.
+            the environment's GMJAX_DATA_DIR); the further keys of that set. What is left out
+            is as in `defaults`.
 
     Raises:
         UserError: an unknown name, a missing file, values that do not fit.
     """
-    return lookup(DATASETS, config["name"], "config.data.name")(config)
+    config = _complete(config)
+    return DATASETS[config["name"]](config)
 
 
 def decoder(config: Config) -> Decoder | None:
@@ -66,5 +125,10 @@ def decoder(config: Config) -> Decoder | None:
     Returns:
         A pure function x [n, L] -> n strings, for samples and data alike.
     """
+    config = _complete(config)
     make = DECODERS.get(config["name"])
     return make(config) if make else None
+
+
+def _complete(config: Config) -> Config:
+    return {**defaults(config["name"]), **config}

@@ -29,17 +29,17 @@ def chorales(config: Config) -> Dataset:
 
     Args:
         config: `dir` (or GMJAX_DATA_DIR), which holds jsb_chorales/jsb16th_satb.npz; `length`
-            (256 tokens, a multiple of 4); `observed` (tokens given, length / 8); `held_out`
+            (256 tokens, a multiple of 4); `observed` (tokens given; 0: an eighth); `held_out`
             ("test").
 
     Raises:
         UserError: a length or a number of observed tokens that does not fit.
     """
-    length = positive(config, "length", 256)
+    length = positive(config, "length")
     if length % len(VOICES):
         raise UserError(f"config.data.length={length}; valid: a multiple of 4, the voices")
-    observed = positive(config, "observed", max(1, length // 8))
-    if observed >= length:
+    observed = config["observed"] or length // 8
+    if not 0 < observed < length:
         raise UserError(f"config.data.observed={observed}; valid: 1..{length - 1}")
     steps = length // len(VOICES)
     held_out = held_out_name(config)

@@ -35,7 +35,7 @@ def directory(config: Config, expected: str) -> Path:
     Raises:
         UserError: neither is set, or there is no such directory.
     """
-    named = config.get("dir", "") or ""
+    named = config["dir"]
     source = "config.data.dir" if named else "GMJAX_DATA_DIR"
     path = named or os.environ.get("GMJAX_DATA_DIR", "")
     if not path:

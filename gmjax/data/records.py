@@ -30,30 +30,30 @@ def tfds(config: Config) -> Dataset:
         UserError: TFDS is not installed, the directory was not prepared for random access, or
             it has no such split or feature.
     """
-    feature = config.get("feature", "image")
-    label = config.get("label_feature", "label")
-    train = _records(config, config.get("train_split", "train"))
-    test = _records(config, config.get("test_split", "test"))
+    feature = config["feature"]
+    label = config["label_feature"]
+    train = _records(config, config["train_split"])
+    test = _records(config, config["test_split"])
     first = train[0]
     for key, name in (("feature", feature), ("label_feature", label)):
         if name and name not in first:
             raise UserError(f"config.data.{key}={name!r}; valid: {', '.join(sorted(first))}")
     example = np.asarray(first[feature])
     shape = example.shape + (1,) if example.ndim == 2 else example.shape
-    num_values = config.get("num_values", 0) or (256 if example.dtype == np.uint8 else 0)
+    num_values = config["num_values"] or (256 if example.dtype == np.uint8 else 0)
     if num_values < 1:
         raise UserError(
             f"config.data.num_values={num_values}; valid: the number of values of "
             f"{feature!r}, at least 1"
         )
-    num_classes = config.get("num_classes", 0) if label else 0
+    num_classes = config["num_classes"] if label else 0
     if label and not num_classes:
         num_classes = getattr(train.dataset_info.features[label], "num_classes", 0)
     spec = DataSpec(
         shape,
         num_values,
-        kind=checked_kind(config.get("kind", ""), shape),
-        ordinal=bool(config.get("ordinal", False)),
+        kind=checked_kind(config["kind"], shape),
+        ordinal=bool(config["ordinal"]),
         num_classes=num_classes,
     )
     return Dataset(spec, *(_source(records, spec, feature, label) for records in (train, test)))
@@ -81,7 +81,7 @@ def cifar10(config: Config) -> Dataset:
 
 def _records(config: Config, split: str) -> Any:
     """The random-access records of a split."""
-    name = config.get("tfds_name", "")
+    name = config["tfds_name"]
     if not name:
         raise UserError("config.data.tfds_name=''; valid: the name of a prepared TFDS data set")
     base = name.split(":")[0]
@@ -92,7 +92,7 @@ def _records(config: Config, split: str) -> Any:
         import tensorflow_datasets
     except ImportError as error:
         raise UserError(
-            f"config.data.name={config.get('name', 'tfds')!r} needs TensorFlow Datasets: "
+            f"config.data.name={config['name']!r} needs TensorFlow Datasets: "
             "pip install gmjax[tfds]"
         ) from error
     try:

@@ -48,7 +48,6 @@ def mnist(config: Config) -> Dataset:
         "test_label_file": "mnist/t10k-labels-idx1-ubyte",
         "num_values": 256,
         "num_classes": 10,
-        "kind": "image",
         "ordinal": True,
     }
     return idx({**config, **fixed})
@@ -79,7 +78,7 @@ def held_out_name(config: Config) -> str:
     Raises:
         UserError: it is neither.
     """
-    name = config.get("held_out", "test")
+    name = config["held_out"]
     if name not in ("test", "valid"):
         raise UserError(f"config.data.held_out={name!r}; valid: test, valid")
     return name

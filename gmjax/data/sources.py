@@ -16,13 +16,13 @@ Columns = Mapping[str, np.ndarray]
 KINDS = {"image": 3, "sequence": 1, "vector": 1}  # kind -> rank of one example
 
 
-def positive(config: Mapping[str, Any], key: str, default: int) -> int:
+def positive(config: Mapping[str, Any], key: str) -> int:
     """`config[key]` as an integer of at least 1.
 
     Raises:
         UserError: it is anything else.
     """
-    value = config.get(key, default)
+    value = config[key]
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise UserError(f"config.data.{key}={value!r}; valid: an integer of at least 1")
     return int(value)
@@ -129,7 +129,7 @@ def held_out_count(config: Mapping[str, Any], size: int) -> int:
     Raises:
         UserError: the fraction is not in (0, 1), or leaves one side empty.
     """
-    fraction = config.get("test_fraction", 0.1)
+    fraction = config["test_fraction"]
     if not 0 < fraction < 1:
         raise UserError(f"config.data.test_fraction={fraction}; valid: between 0 and 1")
     count = round(fraction * size)

@@ -61,7 +61,8 @@ def text(config: Config) -> Dataset:
     Args:
         config: `dir` (or GMJAX_DATA_DIR), `train_file`, `test_file` (empty: none),
             `test_fraction` (0.1), `length` (128), `stride` (1), `lines` (False), `alphabet`
-            (empty: the characters of the files, sorted).
+            (empty: the characters of the files, sorted); `num_values` (0, or the alphabet's
+            size, to check it).
 
     Raises:
         UserError: a character outside the alphabet, lines of unequal length, a text shorter
@@ -69,15 +70,15 @@ def text(config: Config) -> Dataset:
     """
     texts = _texts(config)
     letters = alphabet(config, texts)
-    if config.get("lines", False):
+    if config["lines"]:
         parts = [{"x": _rows(part, letters)} for part in texts]
         sides = parts if len(parts) == 2 else split(parts[0], config)
         return build(sides[0], sides[1], num_values=len(letters), kind="sequence")
     tokens = [encode(part, letters) for part in texts]
     if len(tokens) == 1:
         tokens = np.split(tokens[0], [-held_out_count(config, len(tokens[0]))])
-    length = positive(config, "length", 128)
-    strides = positive(config, "stride", 1), length
+    length = positive(config, "length")
+    strides = positive(config, "stride"), length
     for part in tokens:
         if len(part) < length:
             raise UserError(f"config.data.length={length}; valid: at most {len(part)} here")
@@ -94,13 +95,13 @@ def alphabet(config: Config, texts: list[str] | None = None) -> str:
     Raises:
         UserError: a character twice, or a `config.num_values` that is another number.
     """
-    letters = config.get("alphabet", "")
+    letters = config["alphabet"]
     if not letters:
         found = sorted(set("".join(_texts(config) if texts is None else texts)))
-        letters = "".join(c for c in found if c != "\n" or not config.get("lines", False))
+        letters = "".join(c for c in found if c != "\n" or not config["lines"])
     if len(set(letters)) < len(letters):
         raise UserError(f"config.data.alphabet={letters!r}; valid: every character once")
-    size = config.get("num_values", 0)
+    size = config["num_values"]
     if size not in (0, len(letters)):
         raise UserError(f"config.data.num_values={size}; valid: 0 or the alphabet's {len(letters)}")
     return letters
@@ -147,8 +148,8 @@ PROMOTERS = {
 
 def _texts(config: Config) -> list[str]:
     """The texts of `train_file` and, where there is one, `test_file`."""
-    keys = ["train_file", "test_file"] if config.get("test_file", "") else ["train_file"]
-    texts = [read_text(locate(config, config.get(key, ""), key)) for key in keys]
+    keys = ["train_file", "test_file"] if config["test_file"] else ["train_file"]
+    texts = [read_text(locate(config, config[key], key)) for key in keys]
     for key, part in zip(keys, texts, strict=True):
         if not part.strip("\n"):
             raise UserError(f"config.data.{key}={config[key]!r} is empty")

@@ -27,7 +27,7 @@ def idx(config: Config) -> Dataset:
 
     def read(side: str) -> Columns:
         columns = {"x": read_idx(_file(config, f"{side}_file"))}
-        if config.get(f"{side}_label_file", ""):
+        if config[f"{side}_label_file"]:
             columns["label"] = read_idx(_file(config, f"{side}_label_file"))
         return columns
 
@@ -44,22 +44,23 @@ def npz(config: Config) -> Dataset:
         config: the common keys; `kind` ("image", "sequence" or "vector"; by the shape where
             empty).
     """
-    return _dataset(config, lambda side: read_npz(_file(config, f"{side}_file"), "x"))
+    read = lambda side: read_npz(_file(config, f"{side}_file"), "x")
+    return _dataset(config, read, config["kind"])
 
 
 def csv(config: Config) -> Dataset:
     """Tables, one example a row: integer columns that share the values 0 .. num_values - 1.
 
     Args:
-        config: the common keys; `delimiter` (","); `label_column` (a position, -1 for the
-            last; None: no labels). Labels may be words. A header is skipped.
+        config: the common keys; `delimiter` (","); `labels` (False): whether the column
+            `label_column` (-1: the last) holds labels. They may be words. A header is skipped.
     """
-    column = config.get("label_column", None)
+    column = config["label_column"]
 
     def read(side: str) -> Columns:
         path = _file(config, f"{side}_file")
-        cells = np.array(read_csv(path, config.get("delimiter", ",")))
-        if column is None:
+        cells = np.array(read_csv(path, config["delimiter"]))
+        if not config["labels"]:
             return {"x": _numbers(cells, path)}
         width = cells.shape[1]
         if not -width <= column < width:
@@ -71,21 +72,21 @@ def csv(config: Config) -> Dataset:
 
 
 def _file(config: Config, key: str) -> Path:
-    return locate(config, config.get(key, ""), key)
+    return locate(config, config[key], key)
 
 
-def _dataset(config: Config, read: Callable[[str], Columns]) -> Dataset:
+def _dataset(config: Config, read: Callable[[str], Columns], kind: str = "") -> Dataset:
     """Read "train", and "test" or else hold some of "train" out; number the labels; check."""
-    sides = ["train", "test"] if config.get("test_file", "") else ["train"]
+    sides = ["train", "test"] if config["test_file"] else ["train"]
     parts = _numbered([dict(read(side)) for side in sides])
     train, test = parts if len(parts) == 2 else split(parts[0], config)
     return build(
         train,
         test,
-        num_values=config.get("num_values", 0),
-        num_classes=config.get("num_classes", 0),
-        kind=config.get("kind", ""),
-        ordinal=config.get("ordinal", False),
+        num_values=config["num_values"],
+        num_classes=config["num_classes"],
+        kind=kind,
+        ordinal=config["ordinal"],
     )
 
 

@@ -113,7 +113,7 @@ def make_csv(root):
     x = np.random.default_rng(0).integers(0, 4, (60, 5))
     rows = [",".join(map(str, row)) + f",{'abc'[i % 3]}" for i, row in enumerate(x)]
     (root / "t.csv").write_text("a,b,c,d,e,kind\n" + "\n".join(rows) + "\n")
-    return {"train_file": "t.csv", "label_column": -1}
+    return {"train_file": "t.csv", "labels": True}
 
 
 def make_text(root):

@@ -46,7 +46,7 @@ def test_first_eighth_is_observed(config_of):
         ({"length": 0}, "config.data.length=0"),
         ({"length": 4000}, "config.data.length=4000; valid: at most 560"),
         ({"observed": 256}, "config.data.observed=256; valid: 1..255"),
-        ({"observed": 0}, "config.data.observed=0"),
+        ({"observed": -1}, "config.data.observed=-1"),
     ],
 )
 def test_bad_lengths(keys, message, config_of):

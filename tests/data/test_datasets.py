@@ -37,6 +37,21 @@ def test_protocol(name, config_of):
 
 
 @pytest.mark.parametrize("name", sorted(data.DATASETS))
+def test_defaults(name, config_of):
+    """A loader reads no other key: `load` fills in exactly these, and reading is by index."""
+    defaults, config = data.defaults(name), config_of(name)
+    assert set(config) <= set(defaults)
+    assert (defaults["name"], defaults["dir"]) == (name, "")
+    assert data.load({**defaults, **config}).spec == data.load(config).spec
+    assert data.defaults(name) is not defaults
+
+
+def test_defaults_of_an_unknown_name():
+    with pytest.raises(UserError, match="config.data.name='nope'"):
+        data.defaults("nope")
+
+
+@pytest.mark.parametrize("name", sorted(data.DATASETS))
 def test_same_data_from_a_config_dict(name, config_of):
     from ml_collections import ConfigDict
 

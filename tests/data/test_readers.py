@@ -97,7 +97,9 @@ def test_locate(tmp_path):
     config = {"dir": str(tmp_path)}
     assert files.locate(config, "a") == tmp_path / "a"
     assert files.locate(config, "b") == tmp_path / "b.gz"
-    assert files.locate({}, str(tmp_path / "a")) == tmp_path / "a", "absolute: needs no directory"
+    assert files.locate({"dir": ""}, str(tmp_path / "a")) == tmp_path / "a", (
+        "absolute: needs no directory"
+    )
     with pytest.raises(UserError, match="config.data.train_file='' names no file"):
         files.locate(config, "", "train_file")
     with pytest.raises(UserError, match=r"config.data.train_file: no file .*/c "):

@@ -122,4 +122,4 @@ def test_windows():
 @pytest.mark.parametrize("value", [0, -3, 2.5, "8", True, None])
 def test_positive_refuses(value):
     with pytest.raises(UserError, match=r"config.data.length=.*; valid: an integer of at least 1"):
-        sources.positive({"length": value}, "length", 8)
+        sources.positive({"length": value}, "length")

@@ -35,6 +35,7 @@ def test_pieces(tmp_path):
     dataset = data.load(config)
     assert dataset.spec == DataSpec((7,), 4, kind="sequence")
     decode = data.decoder(config)
+    assert decode(np.arange(4)[None]) == ["abcd"], "sorted, whatever order a set has"
     train = decode(dataset.train.take(np.arange(dataset.train.size))["x"])
     test = decode(dataset.test.take(np.arange(dataset.test.size))["x"])
     assert train == [string[i : i + 7] for i in range(0, 154, 3)]

@@ -80,14 +80,14 @@ def test_csv_numerals_stay_numbers_and_splits_share_the_classes(tmp_path):
     (tmp_path / "a.csv").write_text("1,0,10\n0,1,2\n")
     (tmp_path / "b.csv").write_text("1,1,9\n")
     config = {"name": "csv", "dir": str(tmp_path), "train_file": "a.csv", "test_file": "b.csv"}
-    dataset = data.load({**config, "label_column": 2})
+    dataset = data.load({**config, "labels": True, "label_column": 2})
     np.testing.assert_array_equal(dataset.train.take([0, 1])["label"], [10, 2])
     np.testing.assert_array_equal(dataset.test.take([0])["label"], [9])
     np.testing.assert_array_equal(dataset.train.take([0, 1])["x"], [[1, 0], [0, 1]])
     assert data.load(config).spec == DataSpec((3,), 11)
     (tmp_path / "a.csv").write_text("c,0\na,1\n")
     (tmp_path / "b.csv").write_text("b,1\n")
-    dataset = data.load({**config, "label_column": 0})
+    dataset = data.load({**config, "labels": True, "label_column": 0})
     np.testing.assert_array_equal(dataset.train.take([0, 1])["label"], [2, 0])
     np.testing.assert_array_equal(dataset.test.take([0])["label"], [1])
 
@@ -96,7 +96,11 @@ def test_csv_numerals_stay_numbers_and_splits_share_the_classes(tmp_path):
     ("content", "keys", "message"),
     [
         ("1,2\n3,x\n", {}, "t.csv: cell 'x'; valid: integers"),
-        ("1,2\n3,4\n", {"label_column": 2}, "config.data.label_column=2; valid: -2..1"),
+        (
+            "1,2\n3,4\n",
+            {"labels": True, "label_column": 2},
+            "config.data.label_column=2; valid: -2..1",
+        ),
         ("1,2\n3,-4\n", {"test_fraction": 0.5}, "config.data.num_values=.*: data hold -4"),
         ("1,2\n3,4.5\n", {"test_fraction": 0.5}, "config.data.num_values: data hold 4.5"),
         ("1,2\n3,4\n", {}, "config.data.test_fraction=0.1 of 2 examples"),
