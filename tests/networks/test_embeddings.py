@@ -79,7 +79,8 @@ def test_condition_without_a_label_is_the_null_class():
     out = lambda label: module.apply(params, t, {"label": jnp.array(label)})
     np.testing.assert_allclose(module.apply(params, t, None), out([3, 3]), rtol=1e-6)
     np.testing.assert_allclose(module.apply(params, t, {}), out([3, 3]), rtol=1e-6)
-    assert jnp.abs(out([0, 3]) - out([1, 3]))[0].max() > 0.1
+    rows = jnp.stack([out([label, 3])[0] for label in range(4)])
+    assert jnp.abs(rows[:, None] - rows).max(-1)[~np.eye(4, dtype=bool)].min() > 0.1
     assert (out([0, 3])[1] == out([1, 3])[1]).all()
 
 

@@ -73,8 +73,20 @@ def random_readout(module, h, x):
 def test_readout_shape_and_dtype(head):
     h, x = jnp.ones((2, 3, 8), jnp.bfloat16), jnp.ones((2, 3, 4), int)
     module = heads.Readout(5, head, 1.0, jnp.bfloat16)
-    out = module.apply(random_readout(module, h, x), h, x)
+    params = random_readout(module, h, x)
+    out = module.apply(params, h, x)
     assert out.shape == (2, 3, 4, 5) and out.dtype == jnp.float32
+
+
+def test_readout_accumulates_in_float32():
+    """Logits are not rounded to 8 bits when the features and weights are."""
+    h = jax.random.normal(KEY, (4, 64)).astype(jnp.bfloat16)
+    x, module = jnp.ones((4, 1), int), heads.Readout(9, dtype=jnp.bfloat16)
+    params = random_readout(module, h, x)
+    params["params"]["bias"] *= 0
+    kernel = params["params"]["kernel"].astype(jnp.bfloat16).astype(np.float64)
+    want = np.asarray(h, np.float64) @ kernel.reshape(64, 9)
+    np.testing.assert_allclose(module.apply(params, h, x)[:, 0], want, atol=1e-4)
 
 
 def test_readout_smooths_logits_over_levels():
