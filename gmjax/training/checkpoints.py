@@ -169,6 +169,8 @@ def opened(directory: Path, keep: int, damaged: Sequence[int] = ()) -> Iterator[
     options = ocp.CheckpointManagerOptions(
         preservation_policy=kept,  # type: ignore[arg-type]  # a structural type
         cleanup_tmp_directories=True,
+        # Made by a thread, a directory that cannot be made leaves the others waiting for it.
+        async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
         save_root_metadata=False,
     )
     manager = ocp.CheckpointManager(directory, options=options)

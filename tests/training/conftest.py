@@ -1,27 +1,21 @@
-"""Runs of the toy program that several tests look at, each in processes of its own."""
+"""Runs of the toy program that several tests look at."""
 
 import itertools
 import json
 import os
 import shutil
 import signal
-import socket
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import numpy as np
 import pytest
-import training_toy as toy
 from jax.experimental.compilation_cache import compilation_cache
+from training import toy
+from training.runs import arrays, finish, reaches, start, start_pair
 
 from gmjax.training import loop
 from gmjax.training import workdir as workdirs
-
-SECONDS = 100  # after which a process of ours is taken for hung
 
 
 class Run(NamedTuple):
@@ -48,58 +42,6 @@ def use_cache(cache):
     jax.config.update("jax_compilation_cache_dir", before)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", seconds)
     compilation_cache.reset_cache()
-
-
-def start(*arguments, devices=1, **options):
-    """The toy program, in the background."""
-    env = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    env["JAX_COMPILATION_CACHE_DIR"] = env["GMJAX_TEST_CACHE"]
-    env["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-    env["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
-    command = [sys.executable, Path(__file__).with_name("training_toy.py"), *arguments]
-    return subprocess.Popen(
-        [str(word) for word in command], env=env, stderr=subprocess.PIPE, text=True, **options
-    )
-
-
-def start_pair(workdir, changes, pause=0.0):
-    """Two processes of one run, on loopback."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    return [
-        start(
-            *("--run", workdir, json.dumps(changes), "--pause", pause),
-            *("--coordinator", f"127.0.0.1:{port}", "--num_processes", 2, "--process_id", index),
-        )
-        for index in range(2)
-    ]
-
-
-def finish(process):
-    """(exit code, standard error) of a process of ours."""
-    try:
-        _, errors = process.communicate(timeout=SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        raise
-    return process.returncode, errors
-
-
-def reaches(workdir, step):
-    """Waits until a run has a checkpoint at `step` or later."""
-    deadline = time.monotonic() + SECONDS
-    while time.monotonic() < deadline:
-        names = os.listdir(workdir / "checkpoints") if (workdir / "checkpoints").exists() else []
-        if any(name.isdigit() and int(name) >= step for name in names):
-            return
-        time.sleep(0.02)
-    raise TimeoutError(f"{workdir} never reached step {step}")
-
-
-def arrays(workdir, process=0):
-    with np.load(workdir / f"final-{process}.npz") as file:
-        return dict(file)
 
 
 @pytest.fixture(scope="session")
@@ -139,7 +81,7 @@ def two_processes(tmp_path_factory):
     changes = {"mesh.fsdp": 2}
     pair = start_pair(workdir, changes, pause=0.05)
     try:
-        reaches(workdir, 10)
+        reaches(pair[0], workdir, 10)
         pair[1].send_signal(signal.SIGTERM)
         stopped = [finish(process) for process in pair]
         newest = max(workdir.glob("checkpoints/[0-9]*"), key=lambda path: int(path.name))

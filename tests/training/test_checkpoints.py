@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import training_toy as toy
+from training import toy
 
 from gmjax.training import checkpoints
 from gmjax.training.monitors import TrainingError

@@ -8,11 +8,10 @@ import signal
 import time
 from functools import partial
 
-import conftest
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import training_toy as toy
+from training import runs, toy
 
 from gmjax.training import checkpoints, loop, preemption, reports
 from gmjax.types import UserError
@@ -110,14 +109,14 @@ def test_a_signal_saves_the_step_and_exits(tmp_path, number, code, capsys):
 def test_a_run_killed_twice_ends_with_the_same_bits(reference, tmp_path):
     """The delays fall at some moment of a save or between; 40 steps take 2 s here."""
     for step, delay in ((10, 0.03), (20, 0.31)):
-        process = conftest.start("--run", tmp_path, "{}", "--pause", 0.05)
-        conftest.reaches(tmp_path, step)
+        process = runs.start("--run", tmp_path, "{}", "--pause", 0.05)
+        runs.reaches(process, tmp_path, step)
         time.sleep(delay)
         process.kill()
-        assert conftest.finish(process)[0] == -signal.SIGKILL
-    code, errors = conftest.finish(conftest.start("--run", tmp_path, "{}"))
+        assert runs.finish(process)[0] == -signal.SIGKILL
+    code, errors = runs.finish(runs.start("--run", tmp_path, "{}"))
     assert code == 0 and f"{tmp_path}: at step " in errors
-    equal(conftest.arrays(tmp_path), reference.arrays)
+    equal(runs.arrays(tmp_path), reference.arrays)
     assert rows(tmp_path) == rows(reference.workdir)
 
 
@@ -231,6 +230,8 @@ def test_a_broken_source_is_heard(tmp_path):
 def test_a_checkpoint_that_cannot_be_written(tmp_path):
     def batch(step, index, count):
         if step == 15:
+            while "10" not in runs.listing(tmp_path / "checkpoints"):
+                time.sleep(0.01)
             (tmp_path / "checkpoints").rename(tmp_path / "gone")
             (tmp_path / "checkpoints").write_text("no room here")
         return toy.batch(step, index, count)

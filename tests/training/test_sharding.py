@@ -3,8 +3,8 @@
 import jax
 import numpy as np
 import pytest
-import training_toy as toy
 from jax.sharding import AxisType, Mesh, PartitionSpec
+from training import toy
 
 from gmjax.training import loop, sharding
 from gmjax.types import UserError

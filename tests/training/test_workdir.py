@@ -4,7 +4,7 @@ import json
 import os
 
 import pytest
-import training_toy as toy
+from training import toy
 
 from gmjax.training import workdir as workdirs
 from gmjax.types import UserError
