@@ -34,9 +34,10 @@ from gmjax.processes.ctmc import (
     CTMC,
     Parametrisation,
     conditional_log_ratio,
-    reverse_rates,
 )
 from gmjax.types import Array, Cond, Key, Loss, Predict, UserError, lookup
+
+_LARGEST = 60.0  # of a log ratio in a loss; exp of it is still far from overflow
 
 
 class Corrupted(NamedTuple):
@@ -76,12 +77,14 @@ def jump_term(ctmc: CTMC, read: Parametrisation, c: Corrupted, out: Array) -> Ar
 
 def _divergence(ctmc, read, c, out, weight):
     """sum_y R - R0 + weight * R0 log(R0 / R) at every site."""
-    log_s = read.log_ratio(out, c.x, c.t)
+    into = ctmc.chain.rates_in(c.x)
+    # A ratio that no jump uses may overflow; one that is used saturates, with no gradient.
+    log_s = jnp.where(into > 0, jnp.minimum(read.log_ratio(out, c.x, c.t), _LARGEST), 0)
     log_r = conditional_log_ratio(ctmc, c.x0, c.x, c.t)
     r = jnp.exp(log_r)
     # 0 log 0: where the conditional ratio vanishes its logarithm must not count.
     gap = jnp.where(r > 0, log_r - log_s, 0)
-    return jnp.sum(reverse_rates(ctmc, jnp.exp(log_s) - r + weight * r * gap, c.x, c.t), -1)
+    return ctmc.schedule.rate(c.t) * jnp.sum(into * (jnp.exp(log_s) - r + weight * r * gap), -1)
 
 
 def cross_entropy_term(ctmc: CTMC, read: Parametrisation, c: Corrupted, out: Array) -> Array:

@@ -114,11 +114,12 @@ def ratio_to_posterior(ctmc: CTMC, ratio: Array, x: Array, t: Array) -> Array:
     """log p(x0 | x) from the ratio, by undoing the push: [*S, V].
 
     Exact in exact arithmetic; badly conditioned where the kernel has nearly mixed. What
-    comes out negative, from an inconsistent ratio or rounding, counts as zero.
+    comes out negative, from an inconsistent ratio or rounding, counts as next to nothing.
     """
     chain, schedule = ctmc
     g = chain.pull(ratio, schedule.clock(t))[..., : chain.num_values]
-    return leave_one_out_to_posterior(ctmc, _log(g), x, t)
+    g = jnp.maximum(g / jnp.max(jnp.abs(g), -1, keepdims=True), 1e-9)
+    return leave_one_out_to_posterior(ctmc, jnp.log(g), x, t)
 
 
 def posterior(ctmc: CTMC) -> Parametrisation:
