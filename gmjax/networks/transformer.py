@@ -199,8 +199,8 @@ class Transformer(nn.Module):
             self.num_states, self.num_values, self.embed, self.ordinal, self.smoothing, self.dtype
         )
         h = Dense(self.width, self.dtype)(embed(sites).reshape(*sites.shape[:2], -1))
-        near = nn.initializers.normal(0.1)
-        h = h.astype(jnp.float32) + self.param("position", near, h.shape[1:], jnp.float32)
+        unit = nn.initializers.normal(1.0)  # the scale of the tokens: a smaller one trains slower
+        h = h.astype(jnp.float32) + self.param("position", unit, h.shape[1:], jnp.float32)
 
         angles = None
         if self.kind != "vector":
