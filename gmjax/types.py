@@ -113,4 +113,5 @@ class Samples(NamedTuple):
 
     x: Array  # [n, *S]
     nfe: Array  # [] int32, network evaluations
-    trajectory: Array | None = None  # [N + 1, n, *S] when asked for
+    times: Array | None = None  # [N + 1], the time grid
+    trajectory: Array | None = None  # [N + 1, m, *S], the first m examples, when asked for

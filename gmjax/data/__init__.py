@@ -131,4 +131,5 @@ def decoder(config: Config) -> Decoder | None:
 
 
 def _complete(config: Config) -> Config:
-    return {**defaults(config["name"]), **config}
+    given = {key: config[key] for key in config if config[key] is not None}
+    return {**defaults(config["name"]), **given}

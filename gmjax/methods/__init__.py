@@ -1,0 +1,18 @@
+"""Methods: `METHODS[config.method](config, spec)` gives the four functions that a job needs."""
+
+from collections.abc import Callable
+from typing import Any
+
+from gmjax.methods import discrete_diffusion
+from gmjax.types import DataSpec, Method, lookup
+
+METHODS: dict[str, Callable[..., Method]] = {"discrete_diffusion": discrete_diffusion.build}
+
+
+def build(config: Any, spec: DataSpec) -> Method:
+    """The method named `config.method`.
+
+    Raises:
+        UserError: an unknown name, or a value that the method refuses.
+    """
+    return lookup(METHODS, config.method, "config.method")(config, spec)

@@ -10,11 +10,18 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from gmjax.networks import mlp, transformer
+from gmjax.networks import heads, mlp, transformer, unet
 from gmjax.networks.settings import PREFIX
 from gmjax.types import DataSpec, PyTree, UserError, lookup
 
-NETWORKS = {"mlp": mlp.build, "transformer": transformer.build}
+NETWORKS = {"mlp": mlp.build, "transformer": transformer.build, "unet": unet.build}
+
+# The hyperparameters of each network, as `config.network` may hold them.
+SETTINGS = {
+    "mlp": {**mlp.SETTINGS, **heads.SETTINGS},
+    "transformer": {**transformer.SETTINGS, **heads.SETTINGS},
+    "unet": {**unet.SETTINGS, **heads.SETTINGS},
+}
 
 
 def build(config: Mapping[str, Any], spec: DataSpec, num_states: int) -> nn.Module:

@@ -6,7 +6,7 @@ between; self-attention at chosen levels; at the lowest level a dense layer over
 which is cheap at small resolutions and sees the whole image at once.
 
 Grey levels are ordered, and so a one-hot input is smoothed with a Gaussian over levels before
-the first convolution, and the output logits after the last one: neighbouring values then
+the first convolution, and the output logits after the last layer: neighbouring values then
 share evidence, which a small data set needs.
 """
 
@@ -17,10 +17,23 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from gmjax.networks import embeddings
-from gmjax.types import Array, Cond, DataSpec, UserError
+from gmjax.networks import embeddings, heads, settings
+from gmjax.types import Array, Cond, DataSpec
 
 _zeros = nn.initializers.zeros
+
+SETTINGS = {
+    "channels": settings.sizes((32, 64)),
+    "blocks": settings.size(1),
+    "attention": settings.Setting(
+        (),
+        "a sequence of levels, 0 the finest",
+        lambda v: isinstance(v, (tuple, list)) and all(isinstance(i, int) and i >= 0 for i in v),
+    ),
+    "mixer": settings.length(256),
+    "dropout": settings.share(0.0),
+    "remat": settings.flag(False),
+}
 
 
 class Block(nn.Module):
@@ -54,8 +67,9 @@ class Attention(nn.Module):
     def __call__(self, x: Array) -> Array:
         b, h, w, c = x.shape
         tokens = nn.GroupNorm(_groups(c), dtype=self.dtype)(x).reshape(b, h * w, c)
+        heads = next(n for n in (self.heads, 2, 1) if c % n == 0)
         qkv = nn.Dense(3 * c, dtype=self.dtype)(tokens.reshape(-1, c))
-        q, k, v = jnp.split(qkv.reshape(b, h * w, 3 * self.heads, c // self.heads), 3, 2)
+        q, k, v = jnp.split(qkv.reshape(b, h * w, 3 * heads, c // heads), 3, 2)
         mixed = jax.nn.dot_product_attention(q, k, v).reshape(-1, c)
         out = nn.Dense(c, kernel_init=_zeros, dtype=self.dtype)(mixed)
         return x + out.reshape(x.shape)
@@ -77,59 +91,104 @@ class Mixer(nn.Module):
 
 
 class UNet(nn.Module):
-    """x [B, H, W, C] integers below num_states, t [B] -> logits [B, H, W, C, num_values]."""
+    """x [B, H, W, C] int, t [B], cond -> logits [B, H, W, C, V] float32.
+
+    Args:
+        num_states: K, the values and the mask where there is one.
+        num_values: V.
+        num_classes: 0: no labels.
+        channels: of each level, finest first; the resolution halves from one to the next.
+        blocks: residual blocks a level on the way down; one more on the way up.
+        attention: levels with self-attention, 0 the finest.
+        mixer: width of the dense layer at the lowest level; 0: none.
+        dropout: inside the blocks.
+        remat: recompute the blocks in the backward pass instead of storing them.
+        head: a name in `heads.HEADS`.
+        smoothing: width of the Gaussian over levels, in levels; 0 for categories.
+        dtype: of the computation; parameters are float32.
+    """
 
     num_states: int
     num_values: int
-    num_classes: int = 0
-    channels: tuple[int, ...] = (48, 96)
-    blocks: int = 1
-    attention: tuple[int, ...] = ()  # levels, 0 the finest
-    mixer: int = 256  # width of the dense bottleneck; 0: none
-    smoothing: float = 0.0  # levels; 0: values are categories
-    dropout: float = 0.0
-    dtype: Any = jnp.float32
+    num_classes: int
+    channels: tuple[int, ...]
+    blocks: int
+    attention: tuple[int, ...]
+    mixer: int
+    dropout: float
+    remat: bool
+    head: str
+    smoothing: float
+    dtype: Any
 
     @nn.compact
     def __call__(self, x: Array, t: Array, cond: Cond = None, *, train: bool = False) -> Array:
+        """See the class; dropout, when training, draws from the stream "dropout"."""
         b, height, width, c = x.shape
-        condition = embeddings.Condition(4 * self.channels[0], self.num_classes)(t, cond)
+        condition = nn.silu(
+            embeddings.Condition(4 * self.channels[0], self.num_classes)(t, cond)
+        ).astype(self.dtype)
         h = jax.nn.one_hot(x, self.num_states, dtype=self.dtype)
         if self.smoothing:
-            smooth = embeddings.smoothing_matrix(self.num_values, self.smoothing)
-            extra = self.num_states - self.num_values
-            h = h @ jnp.asarray(jax.scipy.linalg.block_diag(smooth, jnp.eye(extra)), self.dtype)
+            h = h @ embeddings.smoothing_matrix(
+                self.num_states, self.smoothing, self.num_values
+            ).astype(self.dtype)
         h = nn.Conv(self.channels[0], (3, 3), dtype=self.dtype)(
             h.reshape(b, height, width, c * self.num_states)
         )
+        block = nn.remat(Block, static_argnums=(3,)) if self.remat else Block
 
-        def level(h, i):
-            h = Block(self.channels[i], self.dropout, self.dtype)(h, condition, train)
-            return Attention(dtype=self.dtype)(h) if i in self.attention else h
+        def level(h, i, name):
+            h = block(self.channels[i], self.dropout, self.dtype, name=f"{name}_block")(
+                h, condition, train
+            )
+            attend = i in self.attention
+            return Attention(dtype=self.dtype, name=f"{name}_attention")(h) if attend else h
 
         skips = [h]
         last = len(self.channels) - 1
         for i, channels in enumerate(self.channels):
-            for _ in range(self.blocks):
-                h = level(h, i)
+            for j in range(self.blocks):
+                h = level(h, i, f"down_{i}_{j}")
                 skips.append(h)
             if i < last:
                 h = nn.Conv(channels, (3, 3), strides=(2, 2), dtype=self.dtype)(h)
                 skips.append(h)
         if self.mixer:
-            h = Mixer(self.mixer, self.dtype)(h, condition)
+            h = Mixer(int(self.mixer), self.dtype)(h, condition)
         for i in reversed(range(len(self.channels))):
-            for _ in range(self.blocks + 1):
-                h = level(jnp.concatenate([h, skips.pop()], -1), i)
+            for j in range(self.blocks + 1):
+                h = level(jnp.concatenate([h, skips.pop()], -1), i, f"up_{i}_{j}")
             if i > 0:
                 h = jnp.repeat(jnp.repeat(h, 2, 1), 2, 2)
                 h = nn.Conv(self.channels[i - 1], (3, 3), dtype=self.dtype)(h)
         h = nn.silu(nn.GroupNorm(_groups(h.shape[-1]), dtype=self.dtype)(h))
-        h = nn.Conv(c * self.num_values, (3, 3), kernel_init=_zeros, dtype=self.dtype)(h)
-        logits = h.reshape(b, height, width, c, self.num_values).astype(jnp.float32)
-        if self.smoothing:
-            logits = logits @ embeddings.smoothing_matrix(self.num_values, self.smoothing)
-        return logits
+        return heads.Readout(self.num_values, self.head, self.smoothing, self.dtype)(h, x)
+
+
+def build(config: Mapping[str, Any], spec: DataSpec, num_states: int) -> UNet:
+    """The U-Net of `config.network` for images of `spec`.
+
+    Raises:
+        UserError: an unknown key, a value that is not valid, data that are no images, or sides
+            that the levels do not halve.
+    """
+    values = heads.read(config, SETTINGS, spec)
+    settings.require(spec.kind == "image", "name", "unet", "needs images [H, W, C]")
+    factor = 2 ** (len(values["channels"]) - 1)
+    sides = spec.shape[:2]
+    settings.require(
+        all(side % factor == 0 for side in sides),
+        "channels",
+        values["channels"],
+        f"{len(values['channels'])} levels need sides divisible by {factor}, the data have {sides}",
+    )
+    return UNet(
+        num_states=num_states,
+        num_values=spec.num_values,
+        num_classes=spec.num_classes,
+        **values,
+    )
 
 
 def _groups(channels: int) -> int:

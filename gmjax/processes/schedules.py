@@ -46,7 +46,7 @@ def linear(start: float = 0.1, end: float = 10.0) -> Schedule:
     )
 
 
-def cosine(alpha_min: float = 1e-3) -> Schedule:
+def cosine(alpha_min: float = 1e-4) -> Schedule:
     """alpha(t) = cos(w t)^2 with w such that alpha(1) = alpha_min."""
     _fraction("alpha_min", alpha_min)
     w = float(np.arccos(np.sqrt(alpha_min)))
@@ -71,7 +71,7 @@ def geometric(a: float = 3.0, b: float = 100.0) -> Schedule:
     )
 
 
-def log_linear(alpha_min: float = 1e-3) -> Schedule:
+def log_linear(alpha_min: float = 1e-4) -> Schedule:
     """alpha(t) = 1 - (1 - alpha_min) t: a masked share that grows linearly."""
     _fraction("alpha_min", alpha_min)
     c = 1 - alpha_min

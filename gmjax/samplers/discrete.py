@@ -25,8 +25,9 @@ import jax.numpy as jnp
 
 from gmjax import draws, generators
 from gmjax.processes.ctmc import CTMC, Parametrisation
+from gmjax.samplers import grids
 from gmjax.samplers.driver import count_steps
-from gmjax.types import Array, Key, Predict, Stepper, UserError
+from gmjax.types import Array, Cond, Key, Predict, Stepper, UserError
 
 
 def poisson_categories(key: Key, x: Array, rates: Array, dt: Array) -> Array:
@@ -167,6 +168,45 @@ def corrected(
         return stepper.nfe(times) + steps * jnp.sum(jnp.asarray(times)[1:] < below)
 
     return Stepper(stepper.init, step, nfe)
+
+
+def adaptive_grid(
+    stepper: Stepper,
+    read: Parametrisation,
+    predict: Predict,
+    key: Key,
+    x: Array,
+    times: Array,
+    steps: int,
+    cond: Cond = None,
+) -> Array:
+    """A time grid on which the predicted posterior moves equally far in every step.
+
+    A pilot batch runs along `times`; how far its posterior moves from one time to the next, in
+    total variation a site, is the density that `grids.equidistribute` shares out.
+
+    Args:
+        x: [B, *S], the pilot's draw of the base law.
+        times: [M + 1], the pilot's grid.
+        steps: N, of the grid to make.
+
+    Returns:
+        [N + 1] decreasing times.
+    """
+
+    def body(state, inputs):
+        x, carry, before = state
+        i, t, t_next = inputs
+        t, t_next = jnp.full(len(x), t), jnp.full(len(x), t_next)
+        x, carry = stepper.step(predict, jax.random.fold_in(key, i), x, t, t_next, carry, cond)
+        after = jnp.exp(jax.vmap(read.log_posterior)(predict(x, t_next, cond), x, t_next))
+        return (x, carry, after), jnp.mean(jnp.sum(jnp.abs(after - before), -1))
+
+    t = jnp.full(len(x), times[0])
+    first = jnp.exp(jax.vmap(read.log_posterior)(predict(x, t, cond), x, t))
+    inputs = (jnp.arange(len(times) - 1), times[:-1], times[1:])
+    _, moved = jax.lax.scan(body, (x, stepper.init(x), first), inputs)
+    return grids.equidistribute(times, moved / -jnp.diff(times), steps)
 
 
 def denoise(read: Parametrisation, sample: bool = False) -> Callable[..., Array]:

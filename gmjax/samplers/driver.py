@@ -24,7 +24,7 @@ def reverse(
     *,
     finish: Callable[..., Array] | None = None,
     project: Callable[[Key, Array, Array], Array] | None = None,
-    trajectory: bool = False,
+    trajectory: int = 0,
 ) -> Samples:
     """Run the reverse process along `times`.
 
@@ -38,7 +38,7 @@ def reverse(
         finish: (predict, key, x, t [B], cond) -> x0, one evaluation at times[-1].
         project: (key, x, t [B]) -> x, applied to the start and after every step; clamps the
             sites of a conditional simulation.
-        trajectory: also return the N + 1 states before `finish`.
+        trajectory: return the N + 1 states before `finish` of this many examples.
 
     Returns:
         `Samples` with x [B, *S] and the number of network evaluations.
@@ -55,7 +55,7 @@ def reverse(
         t, t_next = jnp.full(len(x), t), jnp.full(len(x), t_next)
         x, carry = stepper.step(predict, key_step, x, t, t_next, carry, cond)
         x = clamp(key_clamp, x, t_next)
-        return (x, carry), x if trajectory else None
+        return (x, carry), x[:trajectory] if trajectory else None
 
     inputs = (jnp.arange(steps), times[:-1], times[1:])
     (x, _), path = jax.lax.scan(body, (start, stepper.init(start)), inputs)
@@ -65,8 +65,8 @@ def reverse(
         x = clamp(key_last, finish(predict, key_last, x, t, cond), jnp.zeros_like(t))
         nfe = nfe + 1
     if trajectory:
-        path = jnp.concatenate([start[None], path])
-    return Samples(x, jnp.asarray(nfe, jnp.int32), path)
+        path = jnp.concatenate([start[None, :trajectory], path])
+    return Samples(x, jnp.asarray(nfe, jnp.int32), times, path)
 
 
 def count_steps(times: Array | np.ndarray) -> Array:

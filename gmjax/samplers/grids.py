@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import jax.numpy as jnp
-import numpy as np
 
 from gmjax.processes.schedules import Schedule
 from gmjax.types import Array
@@ -29,7 +28,7 @@ def clock(steps: int, t_min: float, schedule: Schedule) -> Array:
     return jnp.clip(inside.at[0].set(1.0).at[-1].set(t_min), t_min, 1.0)
 
 
-def equidistribute(times: np.ndarray, density: np.ndarray, steps: int) -> np.ndarray:
+def equidistribute(times: Array, density: Array, steps: int) -> Array:
     """The grid on which every step carries the same share of a density.
 
     Args:
@@ -38,15 +37,13 @@ def equidistribute(times: np.ndarray, density: np.ndarray, steps: int) -> np.nda
         steps: N.
 
     Returns:
-        [N + 1] decreasing times with the same ends, float32.
+        [N + 1] decreasing times with the same ends.
     """
-    times, density = np.asarray(times, np.float64), np.asarray(density, np.float64)
     # A tenth of the mean keeps the steps bounded where the pilot saw nothing.
-    density = density + 0.1 * max(density.mean(), 1e-12)
-    mass = np.concatenate([[0.0], np.cumsum(density * -np.diff(times))])
-    grid = np.interp(np.linspace(0, mass[-1], steps + 1), mass, times)
-    grid[0], grid[-1] = times[0], times[-1]
-    return grid.astype(np.float32)
+    mass = -jnp.diff(times) * (density + 0.1 * jnp.mean(density) + 1e-12)
+    total = jnp.concatenate([jnp.zeros(1), jnp.cumsum(mass)])
+    grid = jnp.interp(jnp.linspace(0, 1, steps + 1), total / total[-1], times)
+    return grid.at[0].set(times[0]).at[-1].set(times[-1])
 
 
 GRIDS: dict[str, Callable[..., Array]] = {"uniform": uniform, "noise": noise, "clock": clock}

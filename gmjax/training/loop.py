@@ -41,7 +41,7 @@ DEFAULTS: dict[str, Any] = {
     },
 }
 
-Batch = Callable[[int, int, int], Mapping[str, Any]]  # (step, process_index, process_count)
+Batcher = Callable[[int, int, int], Mapping[str, Any]]  # (step, process_index, process_count)
 Evaluate = Callable[[PyTree, int], Mapping[str, float]]  # (state, step)
 Pending = deque[tuple[int, dict[str, jax.Array], jax.Array]]  # (step, metrics, stop)
 
@@ -55,7 +55,7 @@ class Program(NamedTuple):
     update: Callable[..., tuple[PyTree, dict[str, jax.Array], jax.Array]]
 
 
-def compile(method: Method, config: Any) -> Program:
+def compiled(method: Method, config: Any) -> Program:
     """Lays `method` over the devices; nothing runs yet.
 
     Args:
@@ -113,7 +113,7 @@ def load(method: Method, config: Any, workdir: str | Path, best: bool = False) -
     Raises:
         UserError: there is no checkpoint, it is of another model, or all are damaged.
     """
-    target = compile(method, config).target
+    target = compiled(method, config).target
     found = checkpoints.restore(_folder(workdir), target, _say, best_first=best)
     if found is None:
         raise UserError(f"workdir={workdir} has no checkpoint; valid: a directory trained in")
@@ -122,7 +122,7 @@ def load(method: Method, config: Any, workdir: str | Path, best: bool = False) -
 
 def train(
     method: Method,
-    batch: Batch,
+    batch: Batcher,
     config: Any,
     workdir: str | Path,
     evaluate: Evaluate | None = None,
@@ -149,16 +149,16 @@ def train(
         Preempted: SIGTERM or SIGINT came; the state is saved.
     """
     check(config)
-    program, total, folder = compile(method, config), config.train.steps, _folder(workdir)
+    program, total, folder = compiled(method, config), config.train.steps, _folder(workdir)
     found = checkpoints.restore(folder, program.target, _say)
     if found:
-        _say(f"{workdir}: at step {found.step} of {total}")
-    if found and found.step >= total:
-        return found.state
-    step, state, damaged = (
-        (found.step, found.state, found.damaged) if found else (0, program.init(), ())
-    )
-    monitor = monitors.from_json(found.meta["monitor"]) if found else monitors.start()
+        _say(f"{workdir}: resuming from step {found.step} of {total}")
+        if found.step >= total:
+            return found.state
+        step, state, damaged = found.step, found.state, found.damaged
+        monitor = monitors.from_json(found.meta["monitor"])
+    else:
+        step, state, damaged, monitor = 0, program.init(), (), monitors.start()
     with (
         _last_good(folder),
         checkpoints.opened(folder, config.train.keep, damaged) as store,
@@ -167,6 +167,7 @@ def train(
         contextlib.closing(_feed(_maker(batch, program, signal), range(step, total))) as feed,
     ):
         pending: Pending = deque()
+        stopping = 0
         for index, inputs in feed:
             step = index + 1
             state, metrics, stop = program.update(state, np.uint32(index), *inputs)
@@ -194,10 +195,11 @@ def train(
                 }
                 store.save(step, state, memory, value)
             if stopping:
-                store.wait()
-                report.say(f"stopped by a signal; step {step} is saved, the same command resumes")
-                raise preemption.Preempted(128 + stopping)
+                break
         store.wait()
+        if stopping := stopping or signal():  # it may come after the last step
+            report.say(f"stopped by a signal; step {step} is saved, the same command resumes")
+            raise preemption.Preempted(128 + stopping)
     return state
 
 
@@ -214,7 +216,7 @@ def check(config: Any) -> None:
     }
     for name, bound in least.items():
         if (value := config.train[name]) < bound:
-            raise UserError(f"train.{name}={value} is too small; valid: at least {bound}")
+            raise UserError(f"config.train.{name}={value} is too small; valid: at least {bound}")
 
 
 def _settle(
@@ -250,7 +252,7 @@ def _last_good(folder: Path) -> Iterator[None]:
 
 
 def _maker(
-    batch: Batch, program: Program, signal: Callable[[], int]
+    batch: Batcher, program: Program, signal: Callable[[], int]
 ) -> Callable[[int], tuple[dict[str, jax.Array], jax.Array]]:
     """step -> what `update` takes besides the state, on the devices."""
     rows = sharding.batch_sharding(program.mesh)

@@ -91,12 +91,14 @@ def mesh(config: Any) -> Mesh:
     fsdp, data, count = config.mesh.fsdp, config.mesh.data, len(devices)
     if fsdp < 1 or count % fsdp:
         valid = ", ".join(str(n) for n in range(1, count + 1) if count % n == 0)
-        raise UserError(f"mesh.fsdp={fsdp} does not divide the {count} devices; valid: {valid}")
+        raise UserError(
+            f"config.mesh.fsdp={fsdp} does not divide the {count} devices; valid: {valid}"
+        )
     rest = count // fsdp
     if data not in (-1, rest):
         raise UserError(
-            f"mesh.data={data} with mesh.fsdp={fsdp} does not use the {count} devices;"
-            f" valid: -1, {rest}"
+            f"config.mesh.data={data} with config.mesh.fsdp={fsdp} does not use"
+            f" the {count} devices; valid: -1, {rest}"
         )
     grid = np.asarray(devices).reshape(rest, fsdp)
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
@@ -141,7 +143,7 @@ def check_batch(config: Any, mesh: Mesh) -> None:
     size, devices = config.train.batch_size, mesh.size
     if size < 1 or size % devices:
         raise UserError(
-            f"train.batch_size={size} does not divide over the mesh of {devices} devices"
+            f"config.train.batch_size={size} does not divide over the mesh of {devices} devices"
             f" (data={mesh.shape['data']}, fsdp={mesh.shape['fsdp']});"
             f" valid: a positive multiple of {devices}"
         )

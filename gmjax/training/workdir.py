@@ -27,6 +27,7 @@ FREE = (
     "evaluate",
     "report",
     "data.dir",
+    "data.workers",
     "train.log_every",
     "train.checkpoint_every",
     "train.evaluate_every",

@@ -1,0 +1,49 @@
+"""Sections of a configuration in which every key that some choice reads exists.
+
+A ConfigDict is locked, so that a misspelt key is an error; a key that the present choice does
+not set is a placeholder (None, "take the default"), and the command line may set it.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict, config_dict
+
+from gmjax import data, networks
+
+
+def section(keys: Mapping[str, Any], **values: Any) -> ConfigDict:
+    """Placeholders of the types of `keys`, with `values` set.
+
+    Args:
+        keys: name -> an example value, of which only the type counts.
+        values: what is set.
+    """
+    empty = {key: config_dict.placeholder(type(value)) for key, value in keys.items()}
+    return ConfigDict({**empty, **values})
+
+
+def dataset(name: str, **values: Any) -> ConfigDict:
+    """`config.data`: the set `name`; every key of every set may be given."""
+    keys = {key: value for own in data.DEFAULTS.values() for key, value in own.items()}
+    return section({**keys, "dir": ""}, name=name, dir="", **values)
+
+
+def network(name: str, **values: Any) -> ConfigDict:
+    """`config.network`: the network `name` with its defaults, but for `values`."""
+    keys = {key: row.default for own in networks.SETTINGS.values() for key, row in own.items()}
+    return section(keys, name=name, **values)
+
+
+def process(name: str, schedule: ConfigDict, **values: Any) -> ConfigDict:
+    """`config.process`: the chain `name` on the clock `schedule`."""
+    keys = {"sigma0": 1.0, "sigma_rate": 1.0}
+    # A path, or the rows themselves: no type to hold the key to.
+    given = ConfigDict({"matrix": None, **values}, allow_dotted_keys=False)
+    return ConfigDict({**section(keys, name=name), **given, "schedule": schedule})
+
+
+def schedule(name: str, **values: Any) -> ConfigDict:
+    """`config.process.schedule`: the clock `name`."""
+    keys = dict.fromkeys(("rate", "start", "end", "alpha_min", "a", "b"), 1.0)
+    return section(keys, name=name, **values)

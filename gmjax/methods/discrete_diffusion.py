@@ -1,0 +1,265 @@
+"""Continuous-time discrete diffusion: where process, loss, network and sampler meet.
+
+`build(config, spec)` reads the sections process, loss, network, optimizer, evaluate and sample
+of a configuration and returns a `Method`; every name in them is looked up in its room's table.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gmjax import networks
+from gmjax.likelihoods.elbo import discrete_elbo
+from gmjax.losses import discrete, times
+from gmjax.methods.combinators import State, from_loss, optimizer
+from gmjax.processes import chains, ctmc
+from gmjax.processes.schedules import SCHEDULES
+from gmjax.samplers import discrete as steppers
+from gmjax.samplers import driver, exact, grids, guidance
+from gmjax.types import Array, DataSpec, Key, Method, Predict, Samples, UserError, lookup
+
+Config = Any
+
+
+def build(config: Config, spec: DataSpec) -> Method:
+    """The method of a configuration for data of `spec`.
+
+    Args:
+        config: a ConfigDict as in `configs/discrete_diffusion.py`.
+        spec: what the data look like.
+
+    Raises:
+        UserError: a name that is in no table, or a value that is not valid.
+    """
+    noise = build_process(config.process, spec)
+    parametrisation = lookup(
+        ctmc.PARAMETRISATIONS, config.loss.parametrisation, "config.loss.parametrisation"
+    )
+    if config.loss.parametrisation == "ratio" and noise.chain.num_states > spec.num_values:
+        raise UserError(
+            "config.loss.parametrisation='ratio' needs an output for the mask, which the"
+            " networks do not have; valid: leave_one_out, posterior"
+        )
+    read = parametrisation(noise)
+    t_min = _inside(config.loss.t_min, "config.loss.t_min")
+    clock = time_sampler(config.loss, noise, t_min)
+    network = networks.build(config.network, spec, noise.chain.num_states)
+    labels = _labels(config, spec)
+    train_loss = discrete.denoising(noise, read, loss_terms(config.loss, noise), clock)
+    bound = discrete_elbo(noise, read, clock, t_min, _positive(config.evaluate, "evaluate.times"))
+    draw = sampler(config, noise, read, spec, t_min)
+    drop = config.loss.label_dropout
+
+    def init(key: Key):
+        return network.init(key, jnp.zeros((1, *spec.shape), jnp.int32), jnp.ones(1))
+
+    def predictor(params, **kwargs) -> Predict:
+        return lambda x, t, cond: network.apply(params, x, t, cond, **kwargs)
+
+    def loss(params, key, batch):
+        key_loss, key_drop, key_label = jax.random.split(key, 3)
+        cond = condition(batch, labels)
+        if labels:
+            dropped = jax.random.uniform(key_label, cond["label"].shape) < drop
+            cond["label"] = jnp.where(dropped, spec.num_classes, cond["label"])
+        predict = predictor(params, train=True, rngs={"dropout": key_drop})
+        return train_loss(predict, key_loss, batch["x"], cond)
+
+    start, update = from_loss(
+        init,
+        loss,
+        optimizer(config.optimizer, config.train.steps),
+        config.optimizer.ema,
+        accumulation(config),
+    )
+
+    def evaluate(state: State, key: Key, batch: dict[str, Array]) -> dict[str, Array]:
+        return bound(predictor(state.ema), key, batch["x"], condition(batch, labels))
+
+    def sample(state: State, key: Key, n: int, cond=None, **kwargs) -> Samples:
+        return draw(predictor(state.ema), key, n, cond, **kwargs)
+
+    return Method(start, update, evaluate, sample)
+
+
+def build_process(config: Config, spec: DataSpec) -> ctmc.CTMC:
+    """The noising process of `config.process`.
+
+    Args:
+        config: name, the chain's own keys, and schedule.{name, its keys}.
+        spec: gives the number of values.
+    """
+    make = lookup(chains.CHAINS, config.name, "config.process.name")
+    clock = {k: v for k, v in config.schedule.items() if v is not None}
+    schedule = lookup(SCHEDULES, clock.pop("name"), "config.process.schedule.name")
+    own = {k: v for k, v in config.items() if k not in ("name", "schedule") and v is not None}
+    if config.name == "rates":
+        chain = chains.rates(_matrix(own.pop("matrix", None), spec))
+    else:
+        chain = _call(partial(make, spec.num_values), own, "config.process")
+    return ctmc.CTMC(chain, _call(schedule, clock, "config.process.schedule"))
+
+
+def loss_terms(config: Config, noise: ctmc.CTMC) -> dict[str, float]:
+    """The weighted terms of `config.loss.terms`; the chain's own bound where none is given.
+
+    Without a mask the bound alone trains slowly, and half a cross-entropy is added.
+    """
+    given = {name: weight for name, weight in config.terms.items() if weight}
+    masked = noise.chain.num_values < noise.chain.num_states
+    chosen = {"masked_elbo": 1.0} if masked else {"score_entropy": 1.0, "cross_entropy": 0.5}
+    return given or chosen
+
+
+def time_sampler(config: Config, noise: ctmc.CTMC, t_min: float) -> times.TimeSampler:
+    """The times that `config.loss.{times, spread}` ask for."""
+    spread = lookup(times.SPREADS, config.spread, "config.loss.spread")
+    table = {
+        "uniform": partial(times.uniform_in_t, t_min),
+        "noise": partial(times.uniform_in_noise, noise.schedule, t_min),
+    }
+    return lookup(table, config.times, "config.loss.times")(spread)
+
+
+def condition(batch: Mapping[str, Array], labels: bool) -> dict[str, Array]:
+    """What the network and the loss are told of a batch besides x."""
+    names = ("label", "observed") if labels else ("observed",)
+    return {name: batch[name] for name in names if name in batch}
+
+
+def accumulation(config: Config) -> int:
+    """`config.train.accumulate`, checked against the batch."""
+    parts, size = config.train.accumulate, config.train.batch_size
+    if parts < 1 or size % parts:
+        raise UserError(
+            f"config.train.accumulate={parts} must be a positive divisor of"
+            f" config.train.batch_size={size}"
+        )
+    return parts
+
+
+def sampler(
+    config: Config,
+    noise: ctmc.CTMC,
+    read: ctmc.Parametrisation,
+    spec: DataSpec,
+    t_min: float,
+) -> Callable[..., Samples]:
+    """The sampler of `config.sample`.
+
+    Returns:
+        (predict, key, n, cond, *, trajectory=0, place=None) -> `Samples`. `cond` may hold
+        label [n], and observed [n, *S] bool with values [n, *S], which are clamped; `place`
+        lays the batch out over devices.
+    """
+    c = config.sample
+    steps = _positive(c, "sample.steps")
+    base = ctmc.base(noise, spec.shape)
+    finish = lookup({"argmax": False, "sample": True}, c.finish, "config.sample.finish")
+    scale, labels = c.guidance, _labels(config, spec)
+    if scale != 1.0 and not labels:
+        raise UserError(f"config.sample.guidance={scale} needs labels: set config.labels=True")
+    for name in ("num_samples", "batch_size"):
+        _positive(c, f"sample.{name}")
+    last = steppers.denoise(read, finish)
+    name, options = c.name, {}
+    table = {**steppers.STEPPERS, "exact": None}
+    make = lookup(table, name, "config.sample.name")
+    if name == "tau_leaping":
+        options["ordinal"] = c.ordinal
+    stepper = make and make(noise, read, **options)
+    if c.corrector.steps and stepper is not None:
+        kind = "ordinal" if options.get("ordinal") else "categorical"
+        stepper = steppers.corrected(
+            stepper, noise, read, steppers.JUMPS[kind], **dict(c.corrector)
+        )
+    grid = lookup({**grids.GRIDS, "adaptive": grids.noise}, c.grid, "config.sample.grid")
+
+    def draw(predict, key, n, cond=None, *, trajectory=0, place=None) -> Samples:
+        key_base, key_run, key_pilot, key_last = jax.random.split(key, 4)
+        x = jax.vmap(base.sample)(jax.random.split(key_base, n))
+        x = place(x) if place else x
+        project, cond = None, dict(cond or {})
+        if "values" in cond:
+            values = cond.pop("values")
+            project = steppers.infill(noise, cond["observed"], values, c.clean)
+            x = project(key_base, x, jnp.ones(n))
+        passes = 1
+        if labels and scale != 1.0:
+            predict, passes = guidance.classifier_free(predict, scale, spec.num_classes), 2
+        times = grid(steps, t_min, noise.schedule)
+        if stepper is None:
+            path = exact.exact(noise, read, predict, key_run, x, times, cond)
+            t = jnp.full(n, t_min)
+            x0 = last(predict, key_last, path.x, t, cond)
+            x0 = project(key_last, x0, jnp.zeros(n)) if project else x0
+            return Samples(x0, passes * (path.nfe + 1), times)
+        pilot = 0
+        if c.grid == "adaptive":
+            few = jax.tree.map(lambda a: a[:64], (x, cond))
+            times = steppers.adaptive_grid(
+                stepper, read, predict, key_pilot, few[0], times, steps, few[1]
+            )
+            pilot = 2 * steps + 1
+        out = driver.reverse(
+            stepper,
+            predict,
+            key_run,
+            x,
+            times,
+            cond,
+            finish=last,
+            project=project,
+            trajectory=trajectory,
+        )
+        return out._replace(nfe=passes * (out.nfe + pilot))
+
+    return draw
+
+
+def _labels(config: Config, spec: DataSpec) -> bool:
+    if config.labels and not spec.num_classes:
+        raise UserError(f"config.labels=True: data set {config.data.name!r} has no labels")
+    return bool(config.labels)
+
+
+def _matrix(given: Any, spec: DataSpec) -> np.ndarray:
+    key = "config.process.matrix"
+    if given is None:
+        raise UserError(f"{key} is missing; give an S x S list of rows or the path of a .npy file")
+    if isinstance(given, str):
+        try:
+            given = np.load(given)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{key}={given!r} cannot be read: {error}; give a .npy file") from None
+    matrix = chains.check_rates(np.asarray(given, np.float64))
+    if len(matrix) != spec.num_values:
+        raise UserError(
+            f"{key} is {len(matrix)} x {len(matrix)}; the data have {spec.num_values} values"
+        )
+    return matrix
+
+
+def _call(make: Callable, kwargs: dict[str, Any], key: str) -> Any:
+    """make(**kwargs), with an unknown or missing key named."""
+    try:
+        return make(**kwargs)
+    except TypeError as error:
+        raise UserError(f"{key}: {str(error).split(') ')[-1].split('() ')[-1]}") from None
+
+
+def _inside(value: float, key: str) -> float:
+    if not 0 < value < 1:
+        raise UserError(f"{key}={value} must lie in (0, 1)")
+    return value
+
+
+def _positive(section: Config, key: str) -> int:
+    value = section[key.split(".")[-1]]
+    if value < 1:
+        raise UserError(f"config.{key}={value} must be at least 1")
+    return value

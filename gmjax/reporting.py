@@ -1,0 +1,217 @@
+"""What a trained model is worth: held-out bits, samples, pictures and one table.
+
+Everything a person reads at the end of a run is made here, from a `Method`, its state and a
+data set, and written to the work directory:
+
+    samples.png     samples beside held-out data
+    film.gif, .png  the reverse process
+    loss.png        the training loss
+    samples.npy     the samples, [n, *S]
+    samples.txt     the same as text, where the data are text
+    results.json    every figure
+"""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from gmjax import data
+from gmjax.data import batches
+from gmjax.metrics import film, plots, report, two_sample
+from gmjax.metrics.bits import mean_and_error
+from gmjax.training import sharding, workdir
+from gmjax.types import Dataset, Method, PyTree
+
+RESULTS = "results.json"
+LARGEST = 10_000  # examples of a split that the report looks at
+
+
+def evaluator(
+    method: Method, dataset: Dataset, config: Any, mesh: jax.sharding.Mesh
+) -> Callable[[PyTree], dict[str, float]]:
+    """state -> held-out bits per dimension and its parts, compiled once.
+
+    Args:
+        method: its `evaluate` returns nats per site: "nats" and what it is the sum of.
+        dataset: the test split is used.
+        config: reads seed and evaluate.{batch_size, limit}.
+        mesh: where the state lives.
+    """
+    whole, rows = sharding.replicated(mesh), sharding.batch_sharding(mesh)
+    step = jax.jit(method.evaluate, out_shardings=whole)
+    key = jax.random.key(config.seed + 1)
+    # Any batch that the mesh divides will do: the mask drops what is padded.
+    size = -(-config.evaluate.batch_size // mesh.size) * mesh.size
+
+    def evaluate(state: PyTree) -> dict[str, float]:
+        found: dict[str, list[np.ndarray]] = {}
+        passes = batches.epoch(
+            dataset.test,
+            size,
+            config.evaluate.limit or None,
+            jax.process_index(),
+            jax.process_count(),
+        )
+        for i, batch in enumerate(passes):
+            batch = sharding.global_batch(batch, rows)
+            keep = np.asarray(jax.jit(lambda m: m, out_shardings=whole)(batch.pop("mask")))
+            for name, value in step(state, jax.random.fold_in(key, i), batch).items():
+                found.setdefault(name, []).append(np.asarray(value)[keep])
+        bits = {name: np.concatenate(values) / np.log(2) for name, values in found.items()}
+        mean, error = mean_and_error(bits.pop("nats"))
+        parts = {f"bits_{name}": float(np.mean(values)) for name, values in bits.items()}
+        return {"bits_per_dim": mean, "bits_per_dim_error": error, **parts}
+
+    return evaluate
+
+
+def draw(
+    method: Method, state: PyTree, dataset: Dataset, config: Any, mesh: jax.sharding.Mesh
+) -> dict[str, Any]:
+    """Samples, in batches of one compiled program.
+
+    Returns:
+        x [n, *S], nfe, seconds (compilation apart), compile_seconds, times, trajectory, and
+        label [n] or truth [n, *S] where samples were conditioned.
+    """
+    c, spec, whole = config.sample, dataset.spec, sharding.replicated(mesh)
+    size = min(c.batch_size, c.num_samples)
+    number = -(-c.num_samples // size)
+    rows = sharding.batch_sharding(mesh) if size % mesh.size == 0 else whole
+    shown = min(36, size) if spec.kind != "vector" else min(2000, size)
+
+    def run(state, key, cond):
+        place = lambda x: jax.lax.with_sharding_constraint(x, rows)
+        return method.sample(state, key, size, cond, trajectory=shown, place=place)
+
+    given = condition(dataset, config, size * number)
+    parts = [
+        jax.tree.map(lambda a, i=i: a[i * size : (i + 1) * size], given) for i in range(number)
+    ]
+    keys = jax.random.split(jax.random.key(config.seed + 2), number)
+    started = time.perf_counter()
+    program = jax.jit(run, out_shardings=whole).lower(state, keys[0], parts[0]).compile()
+    compiled = time.perf_counter()
+    out = [jax.device_get(program(state, k, part)) for k, part in zip(keys, parts, strict=True)]
+    ended = time.perf_counter()
+    n = c.num_samples
+    result = {
+        "x": np.concatenate([o.x for o in out])[:n],
+        "nfe": int(out[0].nfe),
+        "seconds": ended - compiled,
+        "compile_seconds": compiled - started,
+        "times": out[0].times,
+        "trajectory": out[0].trajectory,
+    }
+    names = {"label": "label", "values": "truth"}
+    return result | {new: given[old][:n] for old, new in names.items() if old in given}
+
+
+def condition(dataset: Dataset, config: Any, n: int) -> dict[str, np.ndarray]:
+    """What n samples are conditioned on: every class in turn, or held-out observed sites."""
+    cond = {}
+    if config.labels:
+        cond["label"] = np.arange(n, dtype=np.int32) % dataset.spec.num_classes
+    probe = dataset.test.take(np.arange(1))
+    if "observed" in probe:
+        held = dataset.test.take(np.arange(n) % dataset.test.size)
+        cond |= {"observed": held["observed"], "values": held["x"]}
+        if config.labels and "label" in held:
+            cond["label"] = held["label"]
+    return cond
+
+
+def sample_and_report(
+    method: Method,
+    state: PyTree,
+    dataset: Dataset,
+    config: Any,
+    mesh: jax.sharding.Mesh,
+    directory: Path,
+    figures: dict[str, float],
+) -> dict[str, Any]:
+    """Draws samples, judges them, and writes pictures and `results.json`.
+
+    Args:
+        figures: what is known already, such as the held-out bits.
+
+    Returns:
+        All figures.
+    """
+    drawn = draw(method, state, dataset, config, mesh)
+    if jax.process_index() != 0:
+        return figures
+    spec, x = dataset.spec, drawn["x"]
+    train, test = split(dataset.train), split(dataset.test)
+    judged = report.sample_report(
+        x,
+        train["x"],
+        test["x"],
+        spec,
+        train_label=train.get("label") if spec.kind == "image" else None,
+        test_label=test.get("label") if spec.kind == "image" else None,
+        sample_label=drawn.get("label"),
+        truth=drawn.get("truth"),
+    )
+    results = {
+        **figures,
+        **judged,
+        "nfe": drawn["nfe"],
+        "sample_seconds": drawn["seconds"],
+        "sample_compile_seconds": drawn["compile_seconds"],
+        "num_samples": len(x),
+    }
+    np.save(directory / "samples.npy", x)
+    pictures(directory, drawn, train["x"], test["x"], dataset)
+    decode = data.decoder(config.data)
+    if decode:
+        (directory / "samples.txt").write_text("\n---\n".join(decode(x[:64])) + "\n")
+    workdir.write(directory / RESULTS, json.dumps(results, indent=2, sort_keys=True) + "\n")
+    return results
+
+
+def split(source) -> dict[str, np.ndarray]:
+    """At most `LARGEST` examples of a split, evenly spaced."""
+    index = np.unique(np.linspace(0, source.size - 1, min(source.size, LARGEST)).astype(int))
+    return source.take(index)
+
+
+def pictures(
+    directory: Path, drawn: dict[str, Any], train: np.ndarray, test: np.ndarray, dataset: Dataset
+) -> None:
+    """samples.png, film.gif and film.png, and the loss curve from metrics.jsonl."""
+    spec, x = dataset.spec, drawn["x"]
+    show = plots.picture(spec)
+    extra = {}
+    if spec.kind == "image":
+        extra["nearest"] = train[two_sample.nearest(x[:100], train)[1]]
+    show(directory / "samples.png", x, test, spec.num_values, **extra)
+    if drawn["trajectory"] is not None:
+        # The states of the chain end at t_min; the denoised samples are the last picture.
+        last = x[None, : drawn["trajectory"].shape[1]]
+        path = np.concatenate([drawn["trajectory"], last])
+        when = np.append(drawn["times"], 0.0)
+        film.film(directory / "film.gif", path, when, spec.num_values, spec.kind)
+    rows = [json.loads(line) for line in _lines(directory / "metrics.jsonl")]
+    losses = [(row["step"], row["loss"]) for row in rows if "loss" in row]
+    if losses:
+        steps, values = np.asarray(losses).T
+        plots.loss_curve(directory / "loss.png", {"training": (steps, values)}, "nats per site")
+
+
+def show(results: dict[str, Any], directory: Path) -> None:
+    """Prints the table of a run."""
+    from rich.console import Console
+
+    console = Console()
+    console.print(report.table(results))
+    console.print(f"{directory}: samples.png, film.gif, results.json", soft_wrap=True)
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
