@@ -58,10 +58,10 @@ def eight_devices(tmp_path_factory, reference):
     folder = tmp_path_factory.mktemp("eight")
     shutil.copytree(reference.workdir, folder / "resumed")
     shutil.rmtree(folder / "resumed" / "checkpoints" / "40")
-    runs = {"1": 1, "4": 4, "8": 8, "resumed": 4}
+    runs = {"1": 1, "4": 4, "8": 8, "resumed": 8}
     words = [("--run", folder / name, json.dumps({"mesh.fsdp": n})) for name, n in runs.items()]
     code, errors = finish(start(*itertools.chain(*words), devices=8))
-    assert code == 0 and "at step 30 of 40" in errors, errors
+    assert code == 0 and "from step 30 of 40" in errors, errors
     return {name: arrays(folder / name) for name in runs}
 
 

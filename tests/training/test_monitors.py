@@ -30,6 +30,7 @@ SOUND = {
     "noisy decay": decay + 0.1 * noise,
     "negative": -decay[::-1] + 0.1 * noise,
     "constant": np.full(2000, 3.0) * (1 + 1e-7 * noise),
+    "a constant that moves": np.where(steps < 700, 3.0, 3.01),
     "zero": np.zeros(2000),
     "bursts": decay + np.where(steps % 100 < 40, 1e3, 0) * (steps > 100),
     "rounding at zero": decay**4 * 1e-9 + np.where(steps > 1000, 1e-7, 0),

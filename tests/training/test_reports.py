@@ -1,8 +1,10 @@
 """Rows, events and progress lines."""
 
+import io
 import json
 
 import pytest
+import rich.console
 
 from gmjax.training import reports
 
@@ -40,6 +42,17 @@ def test_rows_beyond_the_restored_step_are_dropped(tmp_path, step, kept):
     with reports.report(tmp_path, step, 10) as report:
         report.trained(step + 1, {"loss": 1.0})
     assert [row["step"] for row in rows(tmp_path)] == [*kept, step + 1]
+
+
+def test_a_terminal_gets_a_bar():
+    terminal = io.StringIO()
+    console = rich.console.Console(file=terminal, force_terminal=True, width=120)
+    with reports._bar(console, 10, 40) as (say, progress):
+        progress(11, 0.25)
+        progress(30, 0.125)
+        say("a word")
+    shown = terminal.getvalue()
+    assert "30/40" in shown and "loss 0.125" in shown and "steps/s" in shown and "a word" in shown
 
 
 def test_a_whole_file_is_left_alone(tmp_path):
