@@ -206,8 +206,12 @@ def _writing() -> Iterator[None]:
     try:
         yield
     except Exception as error:  # a full disk comes in many types
-        reason = str(error).splitlines()[0]
-        raise TrainingError(f"a checkpoint cannot be written ({reason})") from error
+        raise TrainingError(f"a checkpoint cannot be written ({_reason(error)})") from error
+
+
+def _reason(error: Exception) -> str:
+    """The beginning of what Orbax has to say, on one line."""
+    return f"{type(error).__name__}: {error}".splitlines()[0][:120]
 
 
 def _vital(state: PyTree, name: str) -> bool:
@@ -266,7 +270,7 @@ def _read(directory: Path, step: int, target: PyTree) -> tuple[dict[str, Any], P
             directory / str(step) / "state", args=ocp.args.StandardRestore(target)
         )
     except Exception as error:  # damage has no particular type
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0][:100]}"
+        reason = _reason(error)
     if _everywhere(not reason) and audit(state)[0] != meta["checksums"]:
         reason = "its checksums differ"
     return meta, state, reason
