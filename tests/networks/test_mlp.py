@@ -5,7 +5,7 @@ import optax
 from gmjax import networks
 from gmjax.types import DataSpec
 
-KEY = jax.random.key(0)
+KEY = jax.random.key(0, impl="rbg")
 
 
 def test_the_paper_s_glyph_network_is_small():

@@ -1,4 +1,4 @@
-from functools import partial
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,9 @@ from gmjax import networks
 from gmjax.networks import transformer
 from gmjax.types import DataSpec
 
-KEY = jax.random.key(0)
+# Compile time is the cost here: cheap random bits, and no optimisation.
+KEY = jax.random.key(0, impl="rbg")
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 SPEC = DataSpec((4, 4, 1), 5, "image", num_classes=3)
 CONFIG = {"name": "transformer", "width": 16, "blocks": 1, "heads": 2, "embed": 4, "patch": 2}
 
@@ -41,7 +43,7 @@ def test_patchify_cuts_neighbours():
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_plain_attention_is_the_library_s(dtype):
     q, k, v = jax.random.normal(KEY, (3, 2, 4, 7, 8)).astype(dtype)
-    plain, xla = (transformer.ATTENTION[name](q, k, v) for name in ("plain", "xla"))
+    plain, xla = (jit(transformer.ATTENTION[name])(q, k, v) for name in ("plain", "xla"))
     assert plain.dtype == xla.dtype == jnp.dtype(dtype)
     tolerance = 1e-5 if dtype == "float32" else 3e-2
     np.testing.assert_allclose(plain.astype("f"), xla.astype("f"), atol=tolerance)
@@ -59,9 +61,9 @@ def test_remat_changes_memory_and_nothing_else(random_params):
     def value_and_grad(net):
         rngs = {"dropout": KEY}
         loss = lambda p: (net.apply(p, x, t, train=True, rngs=rngs) ** 2).sum()
-        return jax.jit(jax.value_and_grad(loss))
+        return jax.value_and_grad(loss)
 
-    both = [jax.tree.leaves(value_and_grad(net)(params)) for net in (plain, remat)]
+    both = [jax.tree.leaves(jit(value_and_grad(net))(params)) for net in (plain, remat)]
     for a, b in zip(*both, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
     count = lambda net: str(jax.make_jaxpr(value_and_grad(net))(params)).count("remat")
@@ -71,7 +73,8 @@ def test_remat_changes_memory_and_nothing_else(random_params):
 def test_blocks_start_as_the_identity():
     c, h = jnp.ones((2, 8)), jax.random.normal(KEY, (2, 3, 8))
     block = transformer.Block(8, 2, 4, 0.0, "plain", jnp.float32)
-    out, _ = block.init_with_output(KEY, h, c, None, False)
+    init = jit(block.init_with_output, static_argnums=(3, 4))
+    out, _ = init(KEY, h, c, None, False)
     assert (out == h).all()
 
 
@@ -83,7 +86,7 @@ def test_a_vector_without_positions_would_be_exchangeable(random_params):
     for kind, exchangeable in (("vector", True), ("sequence", False)):
         net = make(DataSpec((4,), 5, kind), patch=1)
         params = random_params(net, x, t)
-        apply, moved = jax.jit(net.apply), jax.tree.map(jnp.copy, params)
+        apply, moved = jit(net.apply), jax.tree.map(jnp.copy, params)
         moved["params"]["position"] = params["params"]["position"][order]
         same = jnp.allclose(apply(moved, x[:, order], t), apply(params, x, t)[:, order], atol=1e-5)
         assert same == exchangeable
@@ -93,8 +96,8 @@ def test_activations_have_unit_scale_at_initialisation():
     """Features, hidden layers and the residual stream: no layer shrinks or blows up."""
     net = make(width=128, heads=4)
     x, t = jax.random.randint(KEY, (8, 4, 4, 1), 0, 6), jnp.linspace(0.01, 1, 8)
-    params = jax.jit(net.init)(KEY, x, t)
-    _, state = jax.jit(partial(net.apply, capture_intermediates=True))(params, x, t)
+    params = jit(net.init)(KEY, x, t)
+    _, state = jit(functools.partial(net.apply, capture_intermediates=True))(params, x, t)
     seen = jax.tree_util.tree_leaves_with_path(state["intermediates"])
     live = [(jax.tree_util.keystr(p), float(a.std())) for p, a in seen if a.size and a.std() > 0]
     assert len(live) > 8 and all(0.3 < s < 3 for _, s in live), live
