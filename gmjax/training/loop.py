@@ -55,7 +55,7 @@ class Program(NamedTuple):
     update: Callable[..., tuple[PyTree, dict[str, jax.Array], jax.Array]]
 
 
-def compiled(method: Method, config: Any) -> Program:
+def compile(method: Method, config: Any) -> Program:
     """Lays `method` over the devices; nothing runs yet.
 
     Args:
@@ -113,7 +113,7 @@ def load(method: Method, config: Any, workdir: str | Path, best: bool = False) -
     Raises:
         UserError: there is no checkpoint, it is of another model, or all are damaged.
     """
-    target = compiled(method, config).target
+    target = compile(method, config).target
     found = checkpoints.restore(_folder(workdir), target, _say, best_first=best)
     if found is None:
         raise UserError(f"workdir={workdir} has no checkpoint; valid: a directory trained in")
@@ -149,7 +149,7 @@ def train(
         Preempted: SIGTERM or SIGINT came; the state is saved.
     """
     check(config)
-    program, total, folder = compiled(method, config), config.train.steps, _folder(workdir)
+    program, total, folder = compile(method, config), config.train.steps, _folder(workdir)
     found = checkpoints.restore(folder, program.target, _say)
     if found:
         _say(f"{workdir}: resuming from step {found.step} of {total}")

@@ -27,12 +27,12 @@ FREE = (
     "evaluate",
     "report",
     "data.dir",
-    "data.workers",
     "train.log_every",
     "train.checkpoint_every",
     "train.evaluate_every",
     "train.keep",
     "train.patience",
+    "train.workers",
 )
 
 

@@ -81,7 +81,7 @@ def test_every_step_has_a_batch_and_a_key_of_its_own(tmp_path):
 
 
 def test_the_state_is_donated():
-    program = loop.compiled(toy.method(), toy.config())
+    program = loop.compile(toy.method(), toy.config())
     state, stop = program.init(), np.full(program.mesh.size, 3, np.int32)
     after, _, stopped = program.update(state, np.uint32(0), toy.batch(0, 0, 1), stop)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
@@ -274,7 +274,7 @@ def test_a_checkpoint_that_cannot_be_written(tmp_path):
 
 def test_the_host_does_not_wait_for_a_step(tmp_path, monkeypatch):
     """When the metrics of a step are read, LAG more steps have been dispatched."""
-    compiled, dispatched, read = loop.compiled, [], []
+    compiled, dispatched, read = loop.compile, [], []
 
     def counting(method, config):
         program = compiled(method, config)
@@ -294,7 +294,7 @@ def test_the_host_does_not_wait_for_a_step(tmp_path, monkeypatch):
             progress=lambda step, loss: read.append((step, len(dispatched))),
         )
 
-    monkeypatch.setattr(loop, "compiled", counting)
+    monkeypatch.setattr(loop, "compile", counting)
     monkeypatch.setattr(reports, "report", report)
     train(tmp_path, evaluate=None, **{"train.checkpoint_every": 20})
     ahead = {step: count - step for step, count in read}
