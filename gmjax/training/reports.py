@@ -155,8 +155,8 @@ def _lines(console: Any, start: int, total: int) -> Iterator[tuple[Callable, Cal
         if time.monotonic() - last < SECONDS and step < total:
             return
         last = time.monotonic()
-        left = f"{(total - step) / speed:.0f} s left" if speed else "starting"
-        say(f"step {step}/{total}  loss {loss:.4g}  {speed:.1f} steps/s  {left}")
+        pace = f"  {speed:.1f} steps/s  {(total - step) / speed:.0f} s left" if speed else ""
+        say(f"step {step}/{total}  loss {loss:.4g}{pace}")
 
     yield say, progress
 
