@@ -109,3 +109,30 @@ def world(name, schedule=None, dims=2, seed=0):
         name: jax.jit(lambda x, t, cond=None, f=f: jax.vmap(f)(x, t)) for name, f in exact.items()
     }
     return World(process, law, values, jax.jit(marginal), outputs)
+
+
+def oracle(world, kind):
+    """The exact network, evaluated on all states once a call: all times must be equal."""
+    k, dims = world.ctmc.chain.num_states, world.values.shape[1]
+    every = states(k, dims)
+    place = jnp.asarray([k**i for i in reversed(range(dims))])
+
+    def predict(x, t, cond=None):
+        table = world.outputs[kind](every, jnp.full(len(every), t[0]))
+        return table[x @ place]
+
+    return predict
+
+
+def histogram(world, x):
+    """Counts of the states x [n, D]: [K^D]."""
+    k, dims = world.ctmc.chain.num_states, world.values.shape[1]
+    index = np.asarray(x) @ np.array([k**i for i in reversed(range(dims))])
+    return np.bincount(index, minlength=k**dims)
+
+
+def marginals(world, t):
+    """p_t of every state: [K^D] float64."""
+    every = states(world.ctmc.chain.num_states, world.values.shape[1])
+    p = np.asarray(jax.vmap(lambda x: world.marginal(x, t))(every), np.float64)
+    return p / p.sum()
