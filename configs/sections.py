@@ -37,10 +37,8 @@ def network(name: str, **values: Any) -> ConfigDict:
 
 def process(name: str, schedule: ConfigDict, **values: Any) -> ConfigDict:
     """`config.process`: the chain `name` on the clock `schedule`."""
-    keys = {"sigma0": 1.0, "sigma_rate": 1.0}
-    # A path, or the rows themselves: no type to hold the key to.
-    given = ConfigDict({"matrix": None, **values}, allow_dotted_keys=False)
-    return ConfigDict({**section(keys, name=name), **given, "schedule": schedule})
+    keys = {"sigma0": 1.0, "sigma_rate": 1.0, "matrix": ""}
+    return section(keys, name=name, schedule=schedule, **values)
 
 
 def schedule(name: str, **values: Any) -> ConfigDict:

@@ -6,14 +6,17 @@ failed; 143 or 130 stopped by a signal with everything saved.
 """
 
 import json
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from gmjax.types import UserError
 
+OVERRIDE = re.compile(r"--?(no)?config\.")
 MODES = ("train", "evaluate", "sample")
 
 
@@ -68,6 +71,25 @@ def parse(argv: list[str]) -> flags.FlagValues:
     Raises:
         UserError: a flag or a configuration key that does not exist or does not fit.
     """
+    plain = [word for word in argv if not OVERRIDE.match(word)]
+    config = _flags(plain).config
+    for word in argv:
+        if OVERRIDE.match(word):
+            check_key(config, word.lstrip("-").partition("=")[0])
+    return _flags(argv)
+
+
+def check_key(config: ConfigDict, key: str) -> None:
+    """Raises `UserError` unless `key`, such as config.train.steps, is in the configuration."""
+    place: Any = config
+    for name in key.split(".")[1:]:
+        if not isinstance(place, ConfigDict) or name not in place:
+            valid = ", ".join(sorted(place)) if isinstance(place, ConfigDict) else "no further key"
+            raise UserError(f"{key} is unknown: no {name!r} there; valid: {valid}")
+        place = place.get(name)
+
+
+def _flags(argv: list[str]) -> flags.FlagValues:
     values = flags.FlagValues()
     config_flags.DEFINE_config_file(
         "config", None, "FILE[:PRESET]", flag_values=values, sys_argv=argv
@@ -91,14 +113,10 @@ def parse(argv: list[str]) -> flags.FlagValues:
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error, or of the `UserError` behind it, on one line."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, UserError):
-            return str(cause)
-        cause = cause.__cause__ or cause.__context__
-    text = str(error.args[0] if error.args else error)
-    return " ".join(text.split())[:600]
+    """The message of an error on one line; of a quoted traceback, what it ends with."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[-1] if any(line.startswith("Traceback") for line in lines) else " ".join(lines)
+    return text.rpartition("UserError: ")[2]
 
 
 def default_workdir(name: str) -> Path:

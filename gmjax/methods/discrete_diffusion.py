@@ -230,13 +230,12 @@ def _labels(config: Config, spec: DataSpec) -> bool:
 def _matrix(given: Any, spec: DataSpec) -> np.ndarray:
     key = "config.process.matrix"
     if given is None:
-        raise UserError(f"{key} is missing; give an S x S list of rows or the path of a .npy file")
-    if isinstance(given, str):
-        try:
-            given = np.load(given)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{key}={given!r} cannot be read: {error}; give a .npy file") from None
-    matrix = chains.check_rates(np.asarray(given, np.float64))
+        raise UserError(f"{key} is missing; give the path of a .npy file, [S, S]")
+    try:
+        matrix = np.load(given)
+    except (OSError, ValueError, EOFError):
+        raise UserError(f"{key}={given!r} cannot be read; give the path of a .npy file") from None
+    matrix = chains.check_rates(matrix)
     if len(matrix) != spec.num_values:
         raise UserError(
             f"{key} is {len(matrix)} x {len(matrix)}; the data have {spec.num_values} values"

@@ -28,7 +28,8 @@ def build(config: Mapping[str, Any], spec: DataSpec, num_states: int) -> nn.Modu
     """The network named `config["name"]`, for data of `spec`.
 
     Args:
-        config: the section `config.network`: a name in `NETWORKS` and its hyperparameters.
+        config: the section `config.network`: a name in `NETWORKS` and its hyperparameters;
+            those of the other networks do not count.
         spec: shape and values of the data.
         num_states: K, the data values and the mask where there is one.
 
@@ -40,7 +41,11 @@ def build(config: Mapping[str, Any], spec: DataSpec, num_states: int) -> nn.Modu
     """
     if "name" not in config:
         raise UserError(f"{PREFIX}.name is missing; valid: {', '.join(sorted(NETWORKS))}")
-    return lookup(NETWORKS, config["name"], f"{PREFIX}.name")(config, spec, num_states)
+    make = lookup(NETWORKS, config["name"], f"{PREFIX}.name")
+    # A preset may hold keys of a network that the command line has replaced.
+    own = SETTINGS[config["name"]]
+    others = {key for table in SETTINGS.values() for key in table} - set(own)
+    return make({key: config[key] for key in config if key not in others}, spec, num_states)
 
 
 def num_params(params: PyTree) -> int:

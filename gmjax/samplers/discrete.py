@@ -85,7 +85,7 @@ def tau_leaping(ctmc: CTMC, read: Parametrisation, ordinal: bool = False) -> Ste
         UserError: ordinal leaps for a chain with a mask state, which has no order.
     """
     if ordinal and ctmc.chain.num_values < ctmc.chain.num_states:
-        raise UserError("config.sampler.ordinal=True needs ordered states; a mask has no order")
+        raise UserError("config.sample.ordinal=True needs ordered states; a mask has no order")
     return leaping(ctmc, read, poisson_ordinal if ordinal else poisson_categories)
 
 
@@ -115,7 +115,7 @@ def ancestral(ctmc: CTMC, read: Parametrisation) -> Stepper:
     chain, schedule = ctmc
     mask = chain.num_values
     if mask == chain.num_states:
-        raise UserError("config.sampler.name='ancestral' needs the absorbing process")
+        raise UserError("config.sample.name='ancestral' needs the absorbing process")
 
     def site(key, out, x, t, s):
         reveal, choice = jax.random.uniform(key, (2, *x.shape))

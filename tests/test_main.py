@@ -1,0 +1,181 @@
+"""The command: what it writes, how it goes on, and how it answers mistakes."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gmjax import main
+
+CONFIG = "configs/discrete_diffusion.py"
+SMALL = (
+    "--config.network.name=mlp",
+    "--config.network.width=8",
+    "--config.train.steps=6",
+    "--config.train.checkpoint_every=3",
+)
+
+
+@pytest.fixture(autouse=True)
+def at_the_root(monkeypatch):
+    monkeypatch.chdir(Path(main.__file__).parents[1])
+
+
+def run(workdir, *arguments, preset="smoke"):
+    return main.main(["main", f"--config={CONFIG}:{preset}", f"--workdir={workdir}", *arguments])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A finished run of the smallest network."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(Path(main.__file__).parents[1])
+        directory = tmp_path_factory.mktemp("main") / "run"
+        assert run(directory, *SMALL) == 0
+    return directory
+
+
+def test_a_run_writes_what_it_promises(trained):
+    for name in ("config.json", "samples.png", "film.gif", "film.png", "loss.png", "samples.npy"):
+        assert (trained / name).stat().st_size > 0, name
+    rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert any("loss" in row and row["step"] == 6 for row in rows)
+    assert list((trained / "events").iterdir())
+    results = json.loads((trained / "results.json").read_text())
+    wanted = """step bits_per_dim bits_per_dim_error pixel_frechet floor/pixel_frechet nn_accuracy
+        feature_frechet independent/bits_per_dim class/bits_per_dim confident_share label_tv
+        memorised_share nn_ratio nfe sample_seconds"""
+    missing = set(wanted.split()) - set(results)
+    assert not missing and results["step"] == 6 and results["nfe"] == 5
+    assert np.load(trained / "samples.npy").shape == (64, 8, 8, 1)
+
+
+def test_again_says_that_it_is_done(trained, capfd):
+    before = (trained / "results.json").stat().st_mtime_ns
+    assert run(trained, *SMALL) == 0
+    assert "is done" in capfd.readouterr().out
+    assert (trained / "results.json").stat().st_mtime_ns == before
+
+
+def test_evaluate_and_sample_work_from_the_checkpoint(trained, capfd):
+    before = json.loads((trained / "results.json").read_text())
+    assert run(trained, *SMALL, "--config.mode=evaluate") == 0
+    after = json.loads((trained / "results.json").read_text())
+    assert after["bits_per_dim"] == before["bits_per_dim"]
+    assert run(trained, *SMALL, "--config.mode=sample", "--config.sample.steps=7") == 0
+    assert json.loads((trained / "results.json").read_text())["nfe"] == 8
+    assert "network evaluations" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("chain", ["uniform", "birth_death", "rates"])
+def test_other_chains_need_one_flag(chain, tmp_path):
+    more = []
+    if chain == "rates":
+        ring = np.roll(np.eye(17), 1, 1) - np.eye(17)  # not reversible
+        np.save(tmp_path / "ring.npy", ring)
+        more = [f"--config.process.matrix={tmp_path / 'ring.npy'}"]
+    flags = (*SMALL, f"--config.process.name={chain}", "--config.train.steps=2", *more)
+    assert run(tmp_path / "run", *flags) == 0
+
+
+MISTAKES = {
+    "train.stepz": ["--config.train.stepz=3"],
+    "config preset": "presett",
+    "config.process.name": ["--config.process.name=unifrom"],
+    "config.loss.terms": ["--config.process.name=uniform", "--config.loss.terms.masked_elbo=1"],
+    "config.loss.parametrisation": ["--config.loss.parametrisation=eps"],
+    "config.loss.times": ["--config.loss.times=late"],
+    "config.loss.spread": ["--config.loss.spread=wide"],
+    "config.sample.name": ["--config.sample.name=ddim"],
+    "config.sample.grid": ["--config.sample.grid=karras"],
+    "config.sample.steps": ["--config.sample.steps=0"],
+    "config.sample.guidance": ["--config.sample.guidance=2.0"],
+    "config.sample.ordinal": ["--config.sample.name=tau_leaping", "--config.sample.ordinal=True"],
+    "config.network.name": ["--config.network.name=resnet"],
+    "width": [*SMALL, "--config.network.width=-1"],
+    "config.data.name": ["--config.data.name=mnistt"],
+    "config.process.schedule.name": ["--config.process.schedule.name=sine"],
+    "alpha_min": ["--config.process.schedule.alpha_min=2.0"],
+    "sigma0": ["--config.process.name=gaussian"],
+    "config.loss.t_min": ["--config.loss.t_min=1.5"],
+    "config.loss.t_min=0": ["--config.loss.t_min=0.0"],
+    "train.batch_size": ["--config.train.batch_size=0"],
+    "train.steps": ["--config.train.steps=-5"],
+    "config.train.accumulate": ["--config.train.accumulate=3"],
+    "config.optimizer.name": ["--config.optimizer.name=adamm"],
+    "config.optimizer.learning_rate": ["--config.optimizer.learning_rate=-1.0"],
+    "config.mode": ["--config.mode=trian"],
+    "mesh": ["--config.mesh.fsdp=3"],
+    "config.method": ["--config.method=gan"],
+    "config.evaluate.times": ["--config.evaluate.times=0"],
+    "config.process.matrix": ["--config.process.name=rates"],
+    "--config.train.steps": ["--config.train.steps=many"],
+    "extra": ["extra"],
+    "wrokdir": ["--wrokdir=x"],
+}
+
+
+@pytest.mark.parametrize("key", MISTAKES)
+def test_mistakes_end_in_one_line_and_code_two(key, tmp_path, capfd):
+    given = MISTAKES[key]
+    preset, arguments = (given, []) if isinstance(given, str) else ("smoke", given)
+    code = run(tmp_path / "run", *arguments, preset=preset)
+    error = capfd.readouterr().err.strip()
+    assert code == 2, error
+    assert key.split("=")[0] in error and "\n" not in error, error
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "matrix, word",
+    [
+        (np.zeros((17, 3)), "square"),
+        (-np.eye(17) + np.roll(np.eye(17), 1, 1) * 2, "sum"),
+        (np.eye(17) - np.roll(np.eye(17), 1, 1), ">= 0"),
+        (np.roll(np.eye(5), 1, 1) - np.eye(5), "17"),
+    ],
+)
+def test_a_wrong_rate_matrix_is_named(matrix, word, tmp_path, capfd):
+    np.save(tmp_path / "m.npy", matrix)
+    flags = ["--config.process.name=rates", f"--config.process.matrix={tmp_path / 'm.npy'}"]
+    assert run(tmp_path / "run", *flags) == 2
+    error = capfd.readouterr().err.strip()
+    assert "config.process.matrix" in error and word in error and "\n" not in error
+
+
+def test_wrong_data_are_named(tmp_path, capfd, monkeypatch):
+    monkeypatch.delenv("GMJAX_DATA_DIR", raising=False)
+    assert run(tmp_path / "run", preset="mnist") == 2
+    assert "config.data.dir" in capfd.readouterr().err
+    np.savez(tmp_path / "mine.npz", x=np.full((20, 4), 7))
+    own = ["--config.data.name=npz", f"--config.data.dir={tmp_path}", *SMALL]
+    own += ["--config.data.train_file=mine.npz", "--config.data.num_values=5"]
+    assert run(tmp_path / "run", *own) == 2
+    error = capfd.readouterr().err.strip()
+    assert "config.data.num_values" in error and "7" in error
+    assert run(tmp_path / "run", "--config.mode=sample") == 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_directory_of_another_config_is_refused(trained, capfd):
+    before = (trained / "config.json").read_text()
+    assert run(trained, *SMALL, "--config.seed=5") == 2
+    assert "seed" in capfd.readouterr().err
+    assert (trained / "config.json").read_text() == before
+
+
+def test_a_checkpoint_of_another_model_is_refused(trained, tmp_path, capfd):
+    other = [*SMALL, "--config.network.width=16"]
+    shutil.copytree(trained / "checkpoints", tmp_path / "run" / "checkpoints")
+    record = json.loads((trained / "config.json").read_text())
+    record["network"]["width"] = 16
+    (tmp_path / "run" / "config.json").write_text(json.dumps(record))
+    assert run(tmp_path / "run", *other) == 2
+    assert "model" in capfd.readouterr().err
+
+
+def test_the_default_directory_names_config_and_preset():
+    assert main.default_workdir("configs/a.py") == Path("runs/a")
+    assert main.default_workdir("configs/a.py:b") == Path("runs/a-b")
