@@ -132,7 +132,7 @@ def main(argv: list[str]) -> int:
         from gmjax.training import monitors, sharding
 
         sharding.initialize(values.coordinator, values.num_processes, values.process_id)
-        name = values["config"].config_filename
+        name = config_flags.get_config_filename(values["config"])
         try:
             run(values.config, Path(values.workdir or default_workdir(name)))
         except monitors.TrainingError as error:

@@ -43,10 +43,14 @@ def evaluator(
         mesh: where the state lives.
     """
     whole, rows = sharding.replicated(mesh), sharding.batch_sharding(mesh)
-    step = jax.jit(method.evaluate, out_shardings=whole)
     key = jax.random.key(config.seed + 1)
     # Any batch that the mesh divides will do: the mask drops what is padded.
     size = -(-config.evaluate.batch_size // mesh.size) * mesh.size
+
+    def values(state: PyTree, key: jax.Array, batch: dict) -> dict[str, jax.Array]:
+        return {**method.evaluate(state, key, batch), "mask": batch["mask"]}
+
+    step = jax.jit(values, out_shardings=whole)
 
     def evaluate(state: PyTree) -> dict[str, float]:
         found: dict[str, list[np.ndarray]] = {}
@@ -57,14 +61,15 @@ def evaluator(
             jax.process_index(),
             jax.process_count(),
         )
-        for i, batch in enumerate(passes):
-            batch = sharding.global_batch(batch, rows)
-            keep = np.asarray(jax.jit(lambda m: m, out_shardings=whole)(batch.pop("mask")))
-            for name, value in step(state, jax.random.fold_in(key, i), batch).items():
-                found.setdefault(name, []).append(np.asarray(value)[keep])
-        bits = {name: np.concatenate(values) / np.log(2) for name, values in found.items()}
+        for i, local in enumerate(passes):
+            batch = sharding.global_batch(local, rows)
+            out = jax.device_get(step(state, jax.random.fold_in(key, i), batch))
+            keep = out.pop("mask")
+            for name, value in out.items():
+                found.setdefault(name, []).append(value[keep])
+        bits = {name: np.concatenate(nats) / np.log(2) for name, nats in found.items()}
         mean, error = mean_and_error(bits.pop("nats"))
-        parts = {f"bits_{name}": float(np.mean(values)) for name, values in bits.items()}
+        parts = {f"bits_{name}": float(np.mean(value)) for name, value in bits.items()}
         return {"bits_per_dim": mean, "bits_per_dim_error": error, **parts}
 
     return evaluate

@@ -70,7 +70,7 @@ class Stepper(NamedTuple):
 
     init: Callable[[Array], PyTree]  # x [B, *S] -> carry
     step: Callable[..., tuple[Array, PyTree]]  # (predict, key, x, t [B], t_next [B], carry, cond)
-    nfe: Callable[..., int]  # times [N + 1] on the host -> network evaluations of the whole run
+    nfe: Callable[..., Any]  # times [N + 1] on the host -> network evaluations of the whole run
 
 
 class DataSpec(NamedTuple):

@@ -58,7 +58,7 @@ def build(config: Config, spec: DataSpec) -> Method:
         return network.init(key, jnp.zeros((1, *spec.shape), jnp.int32), jnp.ones(1))
 
     def predictor(params, **kwargs) -> Predict:
-        return lambda x, t, cond: network.apply(params, x, t, cond, **kwargs)
+        return partial(_apply, network, params, kwargs)
 
     def loss(params, key, batch):
         key_loss, key_drop, key_label = jax.random.split(key, 3)
@@ -219,6 +219,10 @@ def sampler(
         return out._replace(nfe=passes * (out.nfe + pilot))
 
     return draw
+
+
+def _apply(network, params, kwargs: Mapping[str, Any], x, t, cond) -> Any:
+    return network.apply(params, x, t, cond, **kwargs)
 
 
 def _labels(config: Config, spec: DataSpec) -> bool:

@@ -276,8 +276,8 @@ def _spectral(r: np.ndarray, pi: np.ndarray, transpose: bool = False) -> Callabl
     left, right = vectors / root[:, None], vectors.T * root
     u, w = (right.T, left.T) if transpose else (left, right)
     u, w = jnp.asarray(u, jnp.float32), jnp.asarray(w, jnp.float32)
-    values = jnp.asarray(np.minimum(values, 0), jnp.float32)
-    return lambda p, b: _times(_times(p, u) * jnp.exp(b * values), w)
+    decay = jnp.asarray(np.minimum(values, 0), jnp.float32)
+    return lambda p, b: _times(_times(p, u) * jnp.exp(b * decay), w)
 
 
 def _binary(r: np.ndarray, pi: np.ndarray, transpose: bool = False) -> Callable:
@@ -286,10 +286,10 @@ def _binary(r: np.ndarray, pi: np.ndarray, transpose: bool = False) -> Callable:
     # |h R| <= 1/8 in the maximum norm: five terms of the series leave 4e-8.
     h = 1 / (16 * np.abs(np.diag(r)).max())
     matrix = r.T if transpose else r
-    powers = [scipy.linalg.expm(h * matrix)]
+    exponentials = [scipy.linalg.expm(h * matrix)]
     for _ in range(_DIGITS - 1):
-        powers.append(powers[-1] @ powers[-1])
-    powers = jnp.asarray(np.stack(powers), jnp.float32)
+        exponentials.append(exponentials[-1] @ exponentials[-1])
+    powers = jnp.asarray(np.stack(exponentials), jnp.float32)
     step = jnp.asarray(h * matrix, jnp.float32)
 
     def apply(p, b):
