@@ -327,7 +327,9 @@ def _tau_panel(ax, rows, distance):
             if r.method == method and r.source == "simulated"
         ]
         ax.plot(*np.array(line).T, color=colour, label=LABELS[method])
-        ax.plot(*np.array(dots).T, "o", color=colour, markersize=4)
+        ax.plot(*np.array(dots).T, "o", color=colour, ms=4)
+    runs = max(r.samples for r in rows)
+    ax.plot([], [], "o", color="grey", ms=4, label=f"simulated, {runs:,} runs")
     level = {r.method: getattr(r, distance) for r in rows if r.tau == 0}
     ax.axhline(level["exact"], color="black", lw=1, label="exact simulation")
     ax.axhline(level["draws"], color="grey", lw=1, ls=":", label="draws of the truth")
@@ -335,7 +337,7 @@ def _tau_panel(ax, rows, distance):
     lowest = min(getattr(r, distance) for r in curves)
     ax.plot(taus, 0.6 * lowest * taus / taus[0], "--", color="grey", lw=1, label="slope 1")
     name = {"hellinger": "Hellinger distance", "tv": "total variation"}[distance]
-    ax.set(xscale="log", yscale="log", xlabel=r"step $\tau$", ylabel=name, ylim=(None, 1))
+    ax.set(xscale="log", yscale="log", xlabel=r"step $\tau$", ylabel=name, ylim=(lowest / 4, 1.1))
     if distance == "hellinger":
         ax.legend(fontsize=7)
 
@@ -349,11 +351,12 @@ def _dims_panel(ax, rows):
         ax.plot(*np.array(line).T, styles[method], color=colours[law], ms=4, lw=1, label=label)
     for method, style in styles.items():
         ax.plot([], [], style, color="grey", ms=4, lw=1, label=LABELS[method])
-    high = max(r.tv for r in rows)
-    dims = np.array([max(r.dims for r in rows) / 2, max(r.dims for r in rows)])
-    for power, name in ((1, "$D$"), (2, "$D^2$")):  # guides that end above the curves
-        ax.plot(dims, 1.6 * high * (dims / dims[1]) ** power, ":", color="grey", lw=1)
-        ax.annotate(name, (dims[0], 1.6 * high / 2.0**power), color="grey", ha="right")
+    last = max(r.dims for r in rows)
+    dims = np.array([last / 2, last])
+    above = 1.3 * max(r.tv for r in rows if r.dims <= dims[0])
+    for power, name in ((1, " $D$"), (2, " $D^2$")):  # guides that fan out above the curves
+        ax.plot(dims, above * (dims / dims[0]) ** power, ":", color="grey", lw=1)
+        ax.annotate(name, (last, above * 2.0**power), color="grey", va="center")
     ticks = sorted({r.dims for r in rows})
     ylabel = rf"total variation at $\tau = {rows[0].tau:g}$"
     ax.set(xscale="log", yscale="log", xlabel="sites $D$", ylabel=ylabel)
