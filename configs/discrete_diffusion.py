@@ -91,7 +91,13 @@ def mnist() -> ConfigDict:
         "gaussian", sections.schedule("geometric", a=3.0, b=100.0), sigma0=512.0, sigma_rate=6.0
     )
     config.network = sections.network(
-        "unet", channels=(64, 128, 128), blocks=2, attention=(2,), dropout=0.1, smoothing=4.0
+        "unet",
+        channels=(64, 128, 128),
+        blocks=2,
+        attention=(2,),
+        embed=32,
+        dropout=0.1,
+        smoothing=4.0,
     )
     config.loss.update(t_min=0.01, times="uniform")
     config.optimizer.update(learning_rate=2e-4, warmup=1000, ema=0.9999)
@@ -113,6 +119,7 @@ def cifar10() -> ConfigDict:
         attention=(1,),
         dropout=0.1,
         mixer=0,
+        embed=64,
         head="logistic",
     )
     config.loss.terms.update(ct_elbo=1.0, cross_entropy=0.001)

@@ -5,7 +5,7 @@ class between the convolutions; one level per entry of `channels`, halving the r
 between; self-attention at chosen levels; at the lowest level a dense layer over all sites,
 which is cheap at small resolutions and sees the whole image at once.
 
-Grey levels are ordered, and so a one-hot input is smoothed with a Gaussian over levels before
+Grey levels are ordered, and so the one-hot input is smoothed with a Gaussian over levels before
 the first convolution, and the output logits after the last layer: neighbouring values then
 share evidence, which a small data set needs.
 """
@@ -31,6 +31,7 @@ SETTINGS = {
         lambda v: isinstance(v, (tuple, list)) and all(isinstance(i, int) and i >= 0 for i in v),
     ),
     "mixer": settings.length(256),
+    "embed": settings.length(0),
     "dropout": settings.share(0.0),
     "remat": settings.flag(False),
 }
@@ -101,6 +102,7 @@ class UNet(nn.Module):
         blocks: residual blocks a level on the way down; one more on the way up.
         attention: levels with self-attention, 0 the finest.
         mixer: width of the dense layer at the lowest level; 0: none.
+        embed: width of a learned embedding of the values, for many of them; 0: one-hot.
         dropout: inside the blocks.
         remat: recompute the blocks in the backward pass instead of storing them.
         head: a name in `heads.HEADS`.
@@ -115,6 +117,7 @@ class UNet(nn.Module):
     blocks: int
     attention: tuple[int, ...]
     mixer: int
+    embed: int
     dropout: float
     remat: bool
     head: str
@@ -128,14 +131,8 @@ class UNet(nn.Module):
         condition = nn.silu(
             embeddings.Condition(4 * self.channels[0], self.num_classes)(t, cond)
         ).astype(self.dtype)
-        h = jax.nn.one_hot(x, self.num_states, dtype=self.dtype)
-        if self.smoothing:
-            h = h @ embeddings.smoothing_matrix(
-                self.num_states, self.smoothing, self.num_values
-            ).astype(self.dtype)
-        h = nn.Conv(self.channels[0], (3, 3), dtype=self.dtype)(
-            h.reshape(b, height, width, c * self.num_states)
-        )
+        h = self.values(x).reshape(b, height, width, -1)
+        h = nn.Conv(self.channels[0], (3, 3), dtype=self.dtype)(h)
         block = nn.remat(Block, static_argnums=(3,)) if self.remat else Block
 
         def level(h, i, name):
@@ -164,6 +161,20 @@ class UNet(nn.Module):
                 h = nn.Conv(self.channels[i - 1], (3, 3), dtype=self.dtype)(h)
         h = nn.silu(nn.GroupNorm(_groups(h.shape[-1]), dtype=self.dtype)(h))
         return heads.Readout(self.num_values, self.head, self.smoothing, self.dtype)(h, x)
+
+    def values(self, x: Array) -> Array:
+        """[...] int -> [..., features]: the smoothed one-hot vector, or a learned embedding."""
+        if self.embed:
+            return embeddings.value_embedding(
+                self.num_states,
+                self.num_values,
+                self.embed,
+                self.smoothing > 0,
+                self.smoothing,
+                self.dtype,
+            )(x)
+        table = embeddings.smoothing_matrix(self.num_states, self.smoothing, self.num_values)
+        return jnp.asarray(table, self.dtype)[x]
 
 
 def build(config: Mapping[str, Any], spec: DataSpec, num_states: int) -> UNet:

@@ -9,6 +9,7 @@ since random bits depend only on (seed, step) its result is the same up to the o
 
 import importlib.util
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,6 +40,7 @@ def initialize(
         UserError: a coordinator without a valid `num_processes` and `process_id`, or the reverse.
     """
     env = os.environ
+    _threads_for_pretended_devices()
     coordinator = coordinator or env.get("JAX_COORDINATOR_ADDRESS")
     number = _integer("num_processes", num_processes, env.get("JAX_NUM_PROCESSES"))
     process = _integer("process_id", process_id, env.get("JAX_PROCESS_ID"))
@@ -60,6 +62,19 @@ def initialize(
             jax.distributed.initialize()
         except ValueError:  # libtpu is installed, but this is no TPU machine: one process
             return
+
+
+def _threads_for_pretended_devices() -> None:
+    """Gives the CPU backend two threads for each device that `XLA_FLAGS` makes it pretend to have.
+
+    A device waits for the others inside a collective and holds its thread; with fewer threads
+    than that (XLA takes one a core) a device that still has work to share out waits for ever.
+    """
+    pretended = re.search(
+        r"xla_force_host_platform_device_count=(\d+)", os.environ.get("XLA_FLAGS", "")
+    )
+    if pretended and int(pretended[1]) > 1:
+        os.environ.setdefault("NPROC", str(2 * int(pretended[1])))
 
 
 def _integer(name: str, given: int | None, fallback: str | None) -> int | None:
