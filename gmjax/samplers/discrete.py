@@ -48,7 +48,9 @@ def poisson_categories(key: Key, x: Array, rates: Array, dt: Array) -> Array:
 def poisson_ordinal(key: Key, x: Array, rates: Array, dt: Array) -> Array:
     """A tau-leap of ordered values: all jumps are added and the sum is clamped."""
     key_count, key_choice = jax.random.split(key)
-    count = draws.poisson(jax.random.uniform(key_count, x.shape), dt * jnp.sum(rates, -1))
+    # More jumps than this end at a clamp; a ratio that overflows must not loop for ever.
+    mean = jnp.minimum(dt * jnp.sum(rates, -1), 1000.0)
+    count = draws.poisson(jax.random.uniform(key_count, x.shape), mean)
     choose = draws.chooser(rates)
 
     def jump(state):

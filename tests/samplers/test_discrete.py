@@ -150,6 +150,21 @@ def test_more_than_one_jump_is_rejected():
     np.testing.assert_array_equal(frozen, x)
 
 
+def test_euler_jumps_to_every_destination_at_its_rate():
+    """Below and above a chance of one, at level 1e-3."""
+    n = 60_000
+    x, rates = jnp.full(n, 1), np.array([1.0, 0.0, 2.0, 3.0])
+    for dt in (0.1, 2.0):
+        moved = discrete.euler_jump(
+            jax.random.key(0), x, jnp.asarray(rates, jnp.float32) * jnp.ones((n, 1)), dt
+        )
+        chance = min(1.0, 6 * dt)
+        law = chance * rates / 6 + (1 - chance) * np.array([0, 1, 0, 0])
+        seen = np.bincount(np.asarray(moved), minlength=4)
+        assert np.all(seen[law == 0] == 0)
+        assert scipy.stats.chisquare(seen[law > 0], n * law[law > 0]).pvalue > 1e-3
+
+
 def test_ordinal_leap_is_a_sum_of_poisson_jumps():
     """Against one Poisson number a destination, at level 1e-3."""
     n = 100_000
