@@ -78,7 +78,7 @@ def smoke() -> ConfigDict:
     config = digits()
     config.network = sections.network("unet", channels=(8, 16), mixer=16, smoothing=1.5)
     config.train.update(steps=20, batch_size=16, log_every=5, checkpoint_every=10)
-    config.evaluate.update(times=2, limit=60, batch_size=60)
+    config.evaluate.update(times=2, limit=60, batch_size=64)
     config.sample.update(steps=4, num_samples=64, batch_size=64)
     return config
 

@@ -44,7 +44,7 @@ def evaluator(
     """
     whole, rows = sharding.replicated(mesh), sharding.batch_sharding(mesh)
     key = jax.random.key(config.seed + 1)
-    # Any batch that the mesh divides will do: the mask drops what is padded.
+    # Rounded up to what the mesh divides; the mask drops what is padded.
     size = -(-config.evaluate.batch_size // mesh.size) * mesh.size
 
     def values(state: PyTree, key: jax.Array, batch: dict) -> dict[str, jax.Array]:
