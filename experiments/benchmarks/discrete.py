@@ -74,14 +74,9 @@ def full() -> tuple[Case, list[Case]]:
 
 def smoke() -> tuple[Case, list[Case]]:
     """The same in seconds."""
-    unet = sections.network("unet", channels=(8,), mixer=0, smoothing=1.0)
     mlp = sections.network("mlp", width=16, blocks=1)
-    transformer = sections.network("transformer", width=16, blocks=1, heads=2)
-    image = DataSpec((4, 4, 1), 8, "image", True)
-    return Case(4, image, unet), [
-        Case(8, DataSpec((2,), 8, "vector", True), mlp, 2),
-        Case(4, DataSpec((8,), 9, "sequence"), transformer, 2),
-    ]
+    image = DataSpec((2, 2, 1), 8, "image", True)
+    return Case(4, image, mlp), [Case(8, DataSpec((2,), 8, "vector", True), mlp, 2)]
 
 
 def training(case: Case, repeats: int) -> Iterator[Row]:
@@ -308,7 +303,8 @@ def main(argv: Sequence[str] | None = None) -> list[Row]:
     args = parser.parse_args(argv)
     console = Console()
     update, others = smoke() if args.smoke else full()
-    found = []
+    found: list[Row] = []
+    timing.write(found, args.out / "discrete.csv")
     for row in run(update, others, args.repeats, args.only, console):
         found.append(row)
         timing.write(found, args.out / "discrete.csv")

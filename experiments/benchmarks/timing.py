@@ -82,10 +82,14 @@ def interleaved(
     """
     calls = {}
     for name, run in runs.items():
-        run()  # the first call also fills caches
-        start = time.perf_counter()
-        run()
-        calls[name] = max(1, math.ceil(shortest / (time.perf_counter() - start)))
+        calls[name] = 1
+        for _ in range(2):  # the first call also fills caches; a long one is not repeated
+            start = time.perf_counter()
+            run()
+            taken = time.perf_counter() - start
+            if taken > 10 * shortest:
+                break
+            calls[name] = max(1, math.ceil(shortest / taken))
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     names = list(runs)
     for i in range(repeats):
