@@ -16,13 +16,19 @@ from gmjax.types import UserError
 T_MIN = 1e-3
 N = 50_000
 WORLD = functools.partial(tiny.world, schedule=schedules.log_linear(1e-4))
-# The total variation of N draws from their law on 9 cells is below this but for chance 1e-4.
-NOISE = np.sqrt(9 / (2 * np.pi * N)) + np.sqrt(np.log(1e4) / (2 * N))
+
+
+def noise(n):
+    """What the total variation of n draws from their law on 9 cells exceeds by chance 1e-4."""
+    return np.sqrt(9 / (2 * np.pi * n)) + np.sqrt(np.log(1e4) / (2 * n))
+
+
+NOISE = noise(N)
 
 
 @functools.cache
-def final_error(name, stepper, steps, kind="leave_one_out", grid="noise", dims=2):
-    """Total variation between the law of N samples and the data law."""
+def final_error(name, stepper, steps, kind="leave_one_out", grid="noise", dims=2, n=N):
+    """Total variation between the law of n samples and the data law."""
     w = WORLD(name, dims=dims)
     read = ctmc.PARAMETRISATIONS[kind](w.ctmc)
     make = discrete.STEPPERS[stepper](w.ctmc, read)
@@ -32,13 +38,13 @@ def final_error(name, stepper, steps, kind="leave_one_out", grid="noise", dims=2
     def run(key):
         key_base, key_run = jax.random.split(key)
         base = ctmc.base(w.ctmc, (dims,))
-        x = jax.vmap(base.sample)(jax.random.split(key_base, N))
+        x = jax.vmap(base.sample)(jax.random.split(key_base, n))
         finish = discrete.denoise(read, sample=True)
         return driver.reverse(make, tiny.oracle(w, kind), key_run, x, times, finish=finish).x
 
     x = np.asarray(run(jax.random.key(0)))
     k, v = w.ctmc.chain.num_states, w.ctmc.chain.num_values
-    seen = tiny.histogram(w, x).reshape([k] * dims)[(slice(v),) * dims] / N
+    seen = tiny.histogram(w, x).reshape([k] * dims)[(slice(v),) * dims] / n
     return 0.5 * np.abs(seen - w.law).sum()
 
 
@@ -60,8 +66,9 @@ def test_every_parametrisation_samples(kind):
 def test_error_falls_linearly_in_tau(stepper):
     """The theorem: total variation linear in the step. Halving it halves the error, the
     sampling noise of both apart."""
-    few, more = (final_error("uniform", stepper, n, grid="uniform") for n in (6, 12))
-    assert few > 6 * NOISE  # else there is nothing to see
+    n = 400_000
+    few, more = (final_error("uniform", stepper, k, grid="uniform", n=n) for k in (6, 12))
+    assert more > 3 * noise(n)  # else there is nothing to see
     assert 1.4 < few / more < 2.9
 
 
