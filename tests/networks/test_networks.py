@@ -160,7 +160,7 @@ BAD = [
     ({"name": "resnet"}, "config.network.name='resnet'"),
     ({}, "config.network.name"),
     ({"name": "mlp", "width": 0}, "config.network.width=0"),
-    ({"name": "mlp", "patch": 2}, "config.network.patch=2"),
+    ({"name": "mlp", "pitch": 2}, "config.network.pitch=2"),
     ({"name": "transformer", "blocks": -1}, "config.network.blocks=-1"),
     ({"name": "transformer", "patch": 3}, "config.network.patch=3.*4 x 4"),
     ({"name": "transformer", "heads": 5}, "config.network.heads=5.*width=128"),
@@ -175,3 +175,9 @@ def test_mistakes_are_told_at_build_time(config, message):
     with pytest.raises(UserError, match=message) as error:
         networks.build(config, IMAGE, 6)
     assert "\n" not in str(error.value)
+
+
+def test_keys_of_other_networks_do_not_count():
+    """A preset may hold the U-Net's keys when the command line asks for another network."""
+    both = networks.build({"name": "mlp", "width": 8, "channels": (4, 4), "patch": 2}, IMAGE, 6)
+    assert both == networks.build({"name": "mlp", "width": 8}, IMAGE, 6)
