@@ -69,7 +69,14 @@ def test_evaluate_and_sample_work_from_the_checkpoint(trained, capfd):
     assert "network evaluations" in capfd.readouterr().out
 
 
-@pytest.mark.parametrize("chain", ["uniform", "birth_death", "rates"])
+@pytest.mark.parametrize(
+    "chain",
+    [
+        "rates",
+        pytest.param("uniform", marks=pytest.mark.slow),
+        pytest.param("birth_death", marks=pytest.mark.slow),
+    ],
+)
 def test_other_chains_need_one_flag(chain, tmp_path):
     more = []
     if chain == "rates":
