@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from rich.console import Console
 
 from configs import discrete_diffusion as presets
@@ -195,7 +196,7 @@ def step(case: Case, repeats: int) -> Iterator[Row]:
             ratio, low, high = timing.compare(seconds["peer"], seconds[what])
             yield Row(
                 "step", case.shape, name, what, "flow_matching Euler",
-                *(1e3 * float(jnp.median(seconds[k])) for k in (what, "peer")),
+                1e3 * float(np.median(seconds[what])), 1e3 * float(np.median(seconds["peer"])),
                 ratio, low, high, ">= 5", "yes" if ratio >= 5 else "no",
                 program.compile_s, program.temp_mib, float("nan"),
             )  # fmt: skip
@@ -214,13 +215,13 @@ def rows(
 ) -> Iterator[Row]:
     """Time `programs` and `bare` in turn; a row for each program over `bare`."""
     runs = {against: bare.run, **{name: p.run for name, p in programs.items()}}
-    seconds = timing.interleaved(runs, repeats)
+    seconds, unit = timing.interleaved(runs, repeats), 1e3 / steps
     for what, program in programs.items():
         ratio, low, high = timing.compare(seconds[what], seconds[against])
         met = "" if goal is None else "yes" if ratio <= goal else "no"
         yield Row(
             target, case.shape, chain, what, against,
-            *(1e3 / steps * float(jnp.median(seconds[k])) for k in (what, against)),
+            unit * float(np.median(seconds[what])), unit * float(np.median(seconds[against])),
             ratio, low, high, f"<= {goal}" if goal else "", met,
             program.compile_s, program.temp_mib, bare.temp_mib,
         )  # fmt: skip
