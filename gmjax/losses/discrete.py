@@ -77,6 +77,8 @@ def jump_term(ctmc: CTMC, read: Parametrisation, c: Corrupted, out: Array) -> Ar
 
 def _divergence(ctmc, read, c, out, weight):
     """sum_y R - R0 + weight * R0 log(R0 / R) at every site."""
+    if ctmc.chain.flat:
+        return _flat_divergence(ctmc, read, c, out, weight)
     into = ctmc.chain.rates_in(c.x)
     # A ratio that no jump uses may overflow; one that is used saturates, with no gradient.
     log_s = jnp.where(into > 0, jnp.minimum(read.log_ratio(out, c.x, c.t), _LARGEST), 0)
@@ -85,6 +87,22 @@ def _divergence(ctmc, read, c, out, weight):
     # 0 log 0: where the conditional ratio vanishes its logarithm must not count.
     gap = jnp.where(r > 0, log_r - log_s, 0)
     return ctmc.schedule.rate(c.t) * jnp.sum(into * (jnp.exp(log_s) - r + weight * r * gap), -1)
+
+
+def _flat_divergence(ctmc, read, c, out, weight):
+    """The same where q(y|x0) takes two values: sums over y of s and log s are all it needs."""
+    chain, schedule = ctmc
+    zero = jnp.zeros((), jnp.int32)
+    at_x0, elsewhere = chain.row(zero, schedule.clock(c.t))[:2]
+    q = jnp.where(c.x == c.x0, at_x0, elsewhere)
+    gain = jnp.log(at_x0 / q)
+    loss = jnp.log(jnp.maximum(elsewhere, 1e-30) / q)
+    # At y = x log s is zero and s is one: sums over all y are right but for that one.
+    log_s = jnp.minimum(read.log_ratio(out, c.x, c.t), _LARGEST)
+    others = gain + (chain.num_states - 1) * loss - jnp.sum(log_s, -1)
+    gap = (at_x0 - elsewhere) * (gain - _pick(log_s, c.x0)) + elsewhere * others
+    total = jnp.sum(jnp.exp(log_s), -1) - 1 / q + weight * gap / q
+    return schedule.rate(c.t) * chain.rates_in(zero)[1] * total
 
 
 def cross_entropy_term(ctmc: CTMC, read: Parametrisation, c: Corrupted, out: Array) -> Array:

@@ -53,6 +53,7 @@ class Chain(NamedTuple):
     column: Callable[[Array, Array], Array]  # x [...], b [] -> q_b(x | .) [..., K]
     sample: Callable[..., Array]  # key, x [...], b [] -> X_b given X_0 = x
     stationary: np.ndarray  # [K], the limit law
+    flat: bool = False  # are all pairs y != x alike, in rates and in kernel?
 
 
 def uniform(num_values: int) -> Chain:
@@ -95,6 +96,7 @@ def uniform(num_values: int) -> Chain:
         column=row,  # the chain is symmetric
         sample=sample,
         stationary=np.full(s, 1 / s),
+        flat=True,
     )
 
 

@@ -224,3 +224,23 @@ def test_wrong_terms_are_named():
     for terms in ({"mse": 1.0}, {"masked_elbo": 1.0}, {"ct_elbo": 1.0, "score_entropy": 1.0}):
         with pytest.raises(UserError, match="config.loss.terms"):
             discrete.denoising(w.ctmc, read, terms, sampler)
+
+
+@pytest.mark.parametrize("kind", list(ctmc.PARAMETRISATIONS))
+def test_short_cut_of_a_flat_chain_changes_nothing(kind):
+    """Value and gradient of the entropy and of the jump term, with and without it."""
+    w = tiny.world("uniform")
+    slow = w.ctmc._replace(chain=w.ctmc.chain._replace(flat=False))
+    assert w.ctmc.chain.flat
+    x0, x = jnp.asarray([[0, 1]]), jnp.asarray([[0, 2]])
+    out = jax.random.normal(jax.random.key(2), (1, 2, w.ctmc.chain.num_states))
+
+    def value(out, noise, term):
+        read = ctmc.PARAMETRISATIONS[kind](noise)
+        c = discrete.Corrupted(x0[0], x[0], jnp.float32(0.3), jnp.ones(2, bool), jnp.asarray(True))
+        return jnp.sum(term(noise, read, c, out[0]))
+
+    for term in (discrete.entropy_term, discrete.jump_term):
+        both = [jax.value_and_grad(value)(out, noise, term) for noise in (w.ctmc, slow)]
+        np.testing.assert_allclose(both[0][0], both[1][0], rtol=1e-5)
+        np.testing.assert_allclose(both[0][1], both[1][1], rtol=1e-4, atol=1e-5)
