@@ -101,8 +101,7 @@ def leave_one_out_to_posterior(ctmc: CTMC, log_g: Array, x: Array, t: Array) -> 
 
 def leave_one_out_to_ratio(ctmc: CTMC, log_g: Array, x: Array, t: Array) -> Array:
     """p_t(y) / p_t(x) by pushing g through the kernel: [*S, K]."""
-    law = _law(ctmc, log_g, t)
-    return law / jnp.maximum(jnp.take_along_axis(law, x[..., None], -1), 1e-30)
+    return _over(_law(ctmc, log_g, t), x)
 
 
 def leave_one_out_to_log_ratio(ctmc: CTMC, log_g: Array, x: Array, t: Array) -> Array:
@@ -124,16 +123,23 @@ def ratio_to_posterior(ctmc: CTMC, ratio: Array, x: Array, t: Array) -> Array:
 
 def posterior(ctmc: CTMC) -> Parametrisation:
     """The output is logits of p(x0 | x_t)."""
+    chain, schedule = ctmc
 
-    def log_g(out, x, t):
-        return posterior_to_leave_one_out(ctmc, jax.nn.log_softmax(out, -1), x, t)
+    def log_ratio(out, x, t):
+        log_g = posterior_to_leave_one_out(ctmc, jax.nn.log_softmax(out, -1), x, t)
+        return leave_one_out_to_log_ratio(ctmc, log_g, x, t)
 
-    return Parametrisation(
-        lambda out, x, t: jax.nn.log_softmax(out, -1),
-        lambda out, x, t: leave_one_out_to_log_ratio(ctmc, log_g(out, x, t), x, t),
-        lambda out, x, t: leave_one_out_to_ratio(ctmc, log_g(out, x, t), x, t),
-        lambda out, x, t, s: _law(ctmc, log_g(out, x, t), s),
-    )
+    def law(out, x, t, s):
+        # g without its norm, which no ratio needs; the floor keeps an impossible x0 from
+        # leaving no weight at all.
+        q = chain.column(x, schedule.clock(t))[..., : chain.num_values]
+        p = jnp.maximum(jax.nn.softmax(out, -1), 1e-30)
+        return chain.push(jnp.where(q > 0, p / jnp.maximum(q, 1e-30), 0), schedule.clock(s))
+
+    def ratio(out, x, t):
+        return _over(law(out, x, t, t), x)
+
+    return Parametrisation(lambda out, x, t: jax.nn.log_softmax(out, -1), log_ratio, ratio, law)
 
 
 def leave_one_out(ctmc: CTMC) -> Parametrisation:
@@ -222,6 +228,11 @@ def process(ctmc: CTMC, shape: tuple[int, ...]) -> Process:
 
 def _law(ctmc: CTMC, log_g: Array, s: Array) -> Array:
     return ctmc.chain.push(jnp.exp(log_g), ctmc.schedule.clock(s))
+
+
+def _over(law: Array, x: Array) -> Array:
+    """law(y) / law(x) at every site."""
+    return law / jnp.maximum(jnp.take_along_axis(law, x[..., None], -1), 1e-30)
 
 
 def _log(p: Array) -> Array:
