@@ -8,19 +8,15 @@ run sees what it would have seen, and no iterator has a state to save. Of
 several processes each takes its own contiguous slice of the same batch.
 """
 
-import queue
-import threading
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from functools import lru_cache, partial
-from typing import Any, TypeVar
 
 import numpy as np
 
 from gmjax.types import Source, UserError
 
-T = TypeVar("T")
 Batch = dict[str, np.ndarray]
 Batcher = Callable[..., Batch]  # (step, process_index, process_count) -> batch
 
@@ -121,53 +117,6 @@ def epoch(
         for first in range(0, size, batch_size)
         for at in [np.arange(first + rows.start, first + rows.stop)]
     )
-
-
-def prefetch(iterator: Iterator[T], depth: int = 2) -> Iterator[T]:
-    """The same items, made up to `depth` ahead by a background thread.
-
-    An error in `iterator` is raised here, at its place in the order. The thread ends when the
-    items do, and when this generator is closed or dropped.
-
-    Args:
-        iterator: only the thread touches it.
-        depth: items kept waiting; below 1: no thread.
-    """
-    if depth < 1:
-        yield from iterator
-        return
-    items: queue.Queue[tuple[str, Any]] = queue.Queue(depth)
-    closed = threading.Event()
-
-    def put(kind: str, item: Any) -> None:
-        while not closed.is_set():
-            with suppress(queue.Full):  # the timeout, to notice that the consumer has left
-                items.put((kind, item), timeout=0.05)
-                return
-
-    def work() -> None:
-        try:
-            for item in iterator:
-                put("item", item)
-                if closed.is_set():
-                    return
-            put("end", None)
-        except BaseException as error:  # the consumer is the one to judge it
-            put("error", error)
-
-    thread = threading.Thread(target=work, daemon=True, name="prefetch")
-    thread.start()
-    try:
-        while True:
-            kind, item = items.get()
-            if kind == "end":
-                return
-            if kind == "error":
-                raise item
-            yield item
-    finally:
-        closed.set()
-        thread.join(timeout=5)
 
 
 def _made_ahead(make: Batcher, workers: int) -> Batcher:

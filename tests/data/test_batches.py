@@ -1,6 +1,3 @@
-import threading
-import time
-
 import numpy as np
 import pytest
 
@@ -120,71 +117,3 @@ def test_batcher_with_workers_gives_the_same_batches():
     make = batches.batcher(source, 8, 2, workers=2)
     for step in (4, 5, 6, 7, 5):
         np.testing.assert_array_equal(xs(make(step)), xs(batches.batch(source, 8, 2, step)))
-
-
-def test_prefetch_keeps_items_and_order():
-    for depth in (0, 1, 5):
-        assert list(batches.prefetch(iter(range(100)), depth)) == list(range(100))
-    assert list(batches.prefetch(iter(()), 2)) == []
-
-
-def test_prefetch_runs_ahead_but_not_further():
-    made = []
-
-    def slow():
-        for i in range(100):
-            made.append(i)
-            yield i
-
-    items = batches.prefetch(slow(), 3)
-    assert next(items) == 0
-    deadline = time.time() + 5
-    while len(made) < 5 and time.time() < deadline:
-        time.sleep(0.01)
-    time.sleep(0.1)
-    assert len(made) == 5, "one taken, three waiting, one in hand"
-    items.close()
-
-
-def threads():
-    return [t for t in threading.enumerate() if t.name == "prefetch"]
-
-
-def test_prefetch_raises_at_the_right_place():
-    def broken():
-        yield 1
-        yield 2
-        raise UserError("bad record")
-
-    items = batches.prefetch(broken(), 4)
-    assert [next(items), next(items)] == [1, 2]
-    with pytest.raises(UserError, match="bad record"):
-        next(items)
-    assert threads() == []
-
-
-@pytest.mark.parametrize("leave", ["close", "drop", "exhaust", "before the first item"])
-def test_prefetch_leaves_no_thread(leave):
-    closed = []
-
-    def endless():
-        try:
-            yield from range(10 if leave == "exhaust" else 10**9)
-        finally:
-            closed.append(True)
-
-    items = batches.prefetch(endless(), 2)
-    if leave == "close":
-        next(items)
-        items.close()
-    elif leave == "drop":
-        for item in items:
-            if item == 3:
-                break
-        del items
-    elif leave == "exhaust":
-        assert len(list(items)) == 10
-    else:
-        items.close()
-    assert threads() == []
-    assert closed == [True] or leave == "before the first item"
