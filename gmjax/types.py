@@ -46,16 +46,42 @@ class Distribution(NamedTuple):
     log_prob: Callable[[PyTree], Array]  # x [*S] -> [] nats
 
 
+class Space(NamedTuple):
+    """A state space with a geometry: states are arrays in coordinates that embed it.
+
+    Tangent vectors are arrays of the same shape. Everything but `check` is for one state.
+    """
+
+    shape: tuple[int, ...]  # [*S], one state
+    dim: int  # intrinsic dimension
+    check: Callable[[Any], str]  # x [N, *S] on the host -> "" or what is wrong and what is valid
+    project: Callable[[Array], Array]  # x near the space -> x in it
+    tangent: Callable[[Array, Array], Array]  # (x, v) -> v's part along the space
+    exp: Callable[[Array, Array], Array]  # (x, v) -> y, the geodesic from x along v at time one
+    log: Callable[[Array, Array], Array]  # (x, y) -> v, the shortest with exp(x, v) = y
+    inner: Callable[[Array, Array, Array], Array]  # (x, u, v) -> [], the metric
+    frame: Callable[[Array], Array]  # x -> e [K, *S], sum_k e_k e_k^T = the inverse metric
+    noise: Callable[[Key, Array], Array]  # (key, x) -> a standard normal tangent vector
+    uniform: Distribution | None  # the normalised volume, where it is finite
+    embed: Callable[[Array], Array]  # x -> [F], smooth features of order one for a network
+
+
 class Generator(NamedTuple):
     """The generator L_t of a Markov process, for one state and one time."""
 
     apply: Callable[..., Array]  # (f, x, t) -> [], (L_t f)(x)
     adjoint: Callable[..., Array] | None  # (f, x, t) -> [], (L*_t f)(x) in the reference measure
     step: Callable[..., PyTree]  # (key, x, t, dt) -> x', a weak first-order step
+    # log_beta (x, t) -> [] gives the generator of the time reversal under the density beta
+    reverse: Callable[..., "Generator"] | None = None
 
 
 class Process(NamedTuple):
-    """A noising process on [0, 1]: t = 0 is data, t = 1 the reference law."""
+    """A noising process on [0, 1]: t = 0 is data, t = 1 the reference law.
+
+    Its score is generalised: a tangent vector grad log p_t(x) for diffusions, the ratios
+    p_t(y) / p_t(x) for jumps, a tree of such on a product of spaces.
+    """
 
     generator: Generator
     sample: Callable[..., PyTree]  # (key, x0, t) -> x_t, the forward kernel q_{t|0}
@@ -63,6 +89,13 @@ class Process(NamedTuple):
     base: Distribution  # the reference law
     target: Callable[..., PyTree]  # (x0, x_t, t) -> conditional generalised score
     reverse: Callable[..., Generator]  # score (x, t) -> time-reversed generator
+    space: PyTree = None  # `Space`, or a tree of them
+    # (x, t, target, score) -> [], Phi(q / beta) in terms of the scores of q and of beta
+    phi: Callable[..., Array] | None = None
+    # the same, weighted so that it is of order one at every t and learns well
+    simple: Callable[..., Array] | None = None
+    read: Callable[..., PyTree] | None = None  # (network output of order one, x, t) -> score
+    velocity: Callable[..., Callable] | None = None  # score -> (x, t) -> probability-flow velocity
 
 
 class Stepper(NamedTuple):

@@ -1,0 +1,1 @@
+"""State spaces: geometry, and the calculus that generators need."""
