@@ -261,7 +261,7 @@ def superpose(*parts: Generator) -> Generator:
         lambda pick: lambda f, x, t: sum(pick(p)(f, x, t) for p in parts),
         parts,
         step,
-        lambda log_beta: superpose(*(p.reverse(log_beta) for p in parts)),
+        lambda log_beta: superpose(*(reverse(p, log_beta) for p in parts)),
     )
 
 
@@ -271,7 +271,7 @@ def scale(generator: Generator, rate: Callable[[Array], Array]) -> Generator:
         lambda pick: lambda f, x, t: rate(t) * pick(generator)(f, x, t),
         (generator,),
         lambda key, x, t, dt: generator.step(key, x, t, rate(t) * dt),
-        lambda log_beta: scale(generator.reverse(log_beta), rate),
+        lambda log_beta: scale(reverse(generator, log_beta), rate),
     )
 
 

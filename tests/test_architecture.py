@@ -10,11 +10,12 @@ import pytest
 import gmjax
 
 ROOT = Path(gmjax.__file__).parent
-BASE = {"types", "draws", "generators", "processes"}
+BASE = {"types", "draws", "spaces", "generators", "processes"}
 ALLOWED = {
     "types": set(),
     "draws": {"types"},
-    "generators": {"types", "draws"},
+    "spaces": {"types", "draws", "spaces"},
+    "generators": {"types", "draws", "spaces"},
     "processes": BASE,
     "losses": BASE | {"losses"},
     "likelihoods": BASE | {"losses", "likelihoods"},

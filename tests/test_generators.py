@@ -147,9 +147,7 @@ def test_a_product_acts_reverses_and_steps_by_parts():
     mixed = generators.adjoint(both, lambda s: beta(s) * h(s), state, T)
     rest = h(state) * generators.adjoint(both, beta, state, T)
     reverse = generators.reverse(both, log_beta)
-    np.testing.assert_allclose(
-        reverse.apply(h, state, T), (mixed - rest) / beta(state), rtol=1e-4
-    )
+    np.testing.assert_allclose(reverse.apply(h, state, T), (mixed - rest) / beta(state), rtol=1e-4)
     assert abs(oracles.weak_step(reverse, h, state, T, KEY)) < oracles.Z
 
 
@@ -168,9 +166,7 @@ def test_carre_du_champ_and_phi_of_a_diffusion():
     slope = lambda h: s @ jax.grad(h)(X)
     gamma = generators.carre_du_champ(ROUGH, f, g, X, T)
     np.testing.assert_allclose(gamma, 0.5 * slope(f) @ slope(g), rtol=1e-4)
-    np.testing.assert_allclose(
-        generators.phi(ROUGH, f, X, T), 0.5 * slope(f) @ slope(f), rtol=1e-4
-    )
+    np.testing.assert_allclose(generators.phi(ROUGH, f, X, T), 0.5 * slope(f) @ slope(f), rtol=1e-4)
 
 
 def test_phi_of_a_chain_and_its_definition():
@@ -219,7 +215,9 @@ def test_simulate_runs_forward_and_backward():
         static_argnums=0,
     )
     end = run(ou, keys, start, times)
-    back = run(generators.reverse(ou, log_p), jax.random.split(jax.random.key(1), n), end, times[::-1])
+    back = run(
+        generators.reverse(ou, log_p), jax.random.split(jax.random.key(1), n), end, times[::-1]
+    )
     # Standard errors .007 and .01; Euler's bias of the variance is of order dt = .005.
     assert abs(float(end.mean() - mean(1.0))) < 4.5 * 0.007 + 0.005
     assert abs(float(end.var() - variance(1.0))) < 4.5 * 0.01 + 0.01

@@ -85,7 +85,7 @@ def along(
         (log_beta, key, x0 [B, *S], cond) -> ([B] nats, {}), with log_beta (x, t) for one state.
     """
 
-    def loss(log_beta: LogDensity, key: Key, x0: PyTree, cond: Cond = None):
+    def loss(log_beta: LogDensity, key: Key, x0: PyTree, cond: Cond):
         del cond
         size = len(jax.tree.leaves(x0)[0])
         key_t, key_x = jax.random.split(key)
@@ -125,7 +125,7 @@ def elbo(process: Process, times: TimeSampler, t_min: float) -> Callable[..., di
         prior, entropy = ends(jax.random.split(key_ends, size), x0)
         parts = {
             "prior": prior,
-            "diffusion": integral(log_beta, key_integral, x0)[0],
+            "diffusion": integral(log_beta, key_integral, x0, None)[0],
             "entropy": entropy,
         }
         return {"nats": sum(parts.values()), **parts}

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 
 from gmjax.losses.generalised import end_terms
 from gmjax.losses.times import TimeSampler
+from gmjax.processes.observed import batch_size, clamp
 from gmjax.types import Array, Cond, Key, Loss, Predict, Process, PyTree, Space
 
 
@@ -88,7 +89,7 @@ def sliced(
         key_t, key_x, key_probe = jax.random.split(key, 3)
         t, weight = times(key_t, len(x0))
         x = jax.vmap(process.sample)(jax.random.split(key_x, len(x0)), x0, t)
-        score = lambda x: jax.vmap(process.read)(predict(x, t, cond), x, t)  # type: ignore[misc]
+        score = lambda x: jax.vmap(process.read)(predict(x, t, cond), x, t)  # type: ignore
 
         def probe(key):
             z = jax.vmap(space.noise)(jax.random.split(key, len(x)), x)
@@ -137,20 +138,3 @@ def elbo(
         return {"nats": sum(parts.values()), **parts}
 
     return bound
-
-
-def clamp(x: PyTree, x0: PyTree, cond: Cond) -> PyTree:
-    """x with the components that cond["observed"] marks taken from x0."""
-    if cond is None or "observed" not in cond:
-        return x
-
-    def keep(observed, clean, noisy):
-        mask = observed.reshape(observed.shape + (1,) * (clean.ndim - observed.ndim))
-        return jnp.where(mask, clean, noisy)
-
-    return jax.tree.map(keep, cond["observed"], x0, x)
-
-
-def batch_size(x: PyTree) -> int:
-    """The leading length of a tree of arrays."""
-    return len(jax.tree.leaves(x)[0])

@@ -32,6 +32,7 @@ import jax.numpy as jnp
 from gmjax import draws, generators
 from gmjax.processes.chains import Chain
 from gmjax.processes.schedules import Schedule
+from gmjax.spaces.discrete import discrete
 from gmjax.types import Array, Distribution, Process
 
 _NEVER = -1e30  # the log of an impossible event, finite so that gradients are
@@ -203,7 +204,11 @@ def base(ctmc: CTMC, shape: tuple[int, ...]) -> Distribution:
 
 
 def process(ctmc: CTMC, shape: tuple[int, ...]) -> Process:
-    """The factorised chain on [*shape] as a noising process."""
+    """The factorised chain on [*shape] as a noising process.
+
+    Its score is the ratio p_t(y) / p_t(x) for every value of every site, [*S, K]; a network's
+    output is read as the logits of the leave-one-out posterior, the first V of K.
+    """
     chain, schedule = ctmc
 
     def log_prob(x, x0, t):
@@ -216,6 +221,20 @@ def process(ctmc: CTMC, shape: tuple[int, ...]) -> Process:
     def reverse(ratio):
         return generators.jump(lambda x, t: reverse_rates(ctmc, ratio(x, t), x, t))
 
+    def phi(x, t, target, score):
+        # 0 log 0: a ratio that vanishes leaves only the rate of the model.
+        known = jnp.log(jnp.where(target > 0, target / jnp.maximum(score, 1e-30), 1))
+        excess = score - target + target * known
+        return schedule.rate(t) * jnp.sum(chain.rates_in(x) * excess)
+
+    def simple(x, t, target, score):
+        # The weight that makes the masked chain's a cross-entropy.
+        balance = jnp.expm1(schedule.clock(t)) / schedule.rate(t)
+        return balance * phi(x, t, target, score) / x.size
+
+    def read(out, x, t):
+        return leave_one_out(ctmc).ratio(out[..., : chain.num_values], x, t)
+
     return Process(
         generator=generators.jump(rates_out, lambda x, t: schedule.rate(t) * chain.rates_in(x)),
         sample=lambda key, x0, t: chain.sample(key, x0, schedule.clock(t)),
@@ -223,6 +242,10 @@ def process(ctmc: CTMC, shape: tuple[int, ...]) -> Process:
         base=base(ctmc, shape),
         target=lambda x0, x, t: jnp.exp(conditional_log_ratio(ctmc, x0, x, t)),
         reverse=reverse,
+        space=discrete(shape, chain.num_states, chain.num_values),
+        phi=phi,
+        simple=simple,
+        read=read,
     )
 
 

@@ -40,9 +40,7 @@ def gradient(space: Space, f: Callable[[Array], Array], x: Array) -> Array:
 
 def divergence(space: Space, field: Callable[[Array], Array], x: Array) -> Array:
     """div of a vector field y -> V(y) [*S], exactly, by K derivatives: []."""
-    return jnp.sum(
-        jax.vmap(lambda v: space.inner(x, v, derivative(field, x, v)))(space.frame(x))
-    )
+    return jnp.sum(jax.vmap(lambda v: space.inner(x, v, derivative(field, x, v)))(space.frame(x)))
 
 
 def sketched_divergence(
