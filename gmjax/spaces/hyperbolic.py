@@ -1,0 +1,128 @@
+"""Hyperbolic space H^n, the hyperboloid -x_0^2 + |y|^2 = -1, x_0 > 0, of Minkowski space.
+
+A state is x = (x_0, y) in R^{n+1} with x_0 = sqrt(1 + |y|^2); the metric is the Minkowski
+product restricted to tangent vectors. The boost that takes the origin (1, 0) to x takes the
+coordinate vectors to an orthonormal frame at x, and everything is written in its coordinates c:
+
+    lift         c -> v = (y.c, c + y (y.c) / (1 + x_0))
+    coordinates  v -> c_k = <e_k, v>, for any v of R^{n+1}: its tangential part
+    exp          cosh|v| x + sinh|v| / |v| v
+    log          arcsinh|c| / |c| lift(c),   c = coordinates of the point itself, |c| = sinh d
+
+so distances come from arcsinh, which keeps its digits at zero where arcosh loses half of them.
+The functions of |v| are written in |v|^2, where they are smooth at zero.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gmjax.types import Array, Space
+
+_COSH = (1, 1 / 2, 1 / 24, 1 / 720, 1 / 40320)
+_SINHC = (1, 1 / 6, 1 / 120, 1 / 5040, 1 / 362880)
+_ARCSINHC = (1, -1 / 6, 3 / 40, -5 / 112, 35 / 1152)
+
+
+def hyperbolic(dim: int) -> Space:
+    """H^n with n = dim, of curvature -1; one state is [dim + 1].
+
+    Its volume is infinite, so it has no uniform law.
+
+    Args:
+        dim: n >= 1.
+
+    Source: Ratcliffe, Foundations of Hyperbolic Manifolds, chapter 3.
+    """
+    return Space(
+        shape=(dim + 1,),
+        dim=dim,
+        check=lambda x: _check(np.asarray(x), dim),
+        project=lambda x: _on(x[1:]),
+        tangent=lambda x, v: lift(x, coordinates(x, v)),
+        exp=exp,
+        log=log,
+        inner=lambda x, u, v: jnp.sum(coordinates(x, u) * coordinates(x, v)),
+        frame=lambda x: jax.vmap(lambda c: lift(x, c))(jnp.eye(dim, dtype=x.dtype)),
+        noise=lambda key, x: lift(x, jax.random.normal(key, (dim,), x.dtype)),
+        uniform=None,
+        embed=embed,
+    )
+
+
+def origin(dim: int) -> Array:
+    """(1, 0, ..., 0)."""
+    return jnp.zeros(dim + 1).at[0].set(1)
+
+
+def lift(x: Array, c: Array) -> Array:
+    """The tangent vector at x with coordinates c in the boosted frame: [n] -> [n + 1]."""
+    first = jnp.sum(x[1:] * c)
+    return jnp.concatenate([first[None], c + x[1:] * first / (1 + x[0])])
+
+
+def coordinates(x: Array, v: Array) -> Array:
+    """The coordinates of v's tangential part in the boosted frame: [n + 1] -> [n]."""
+    y = x[1:]
+    return v[1:] + y * (jnp.sum(y * v[1:]) / (1 + x[0]) - v[0])
+
+
+def exp(x: Array, v: Array) -> Array:
+    """cosh|v| x + sinh|v| / |v| v, back on the hyperboloid: [n + 1]."""
+    square = jnp.sum(coordinates(x, v) ** 2)
+    return _on(_cosh(square) * x[1:] + sinhc(square) * v[1:])
+
+
+def log(x: Array, z: Array) -> Array:
+    """The tangent vector at x with exp(x, v) = z: [n + 1]."""
+    y, step = x[1:], z[1:] - x[1:]
+    # The coordinates of z, or of z - x: this form keeps their digits where z is near x.
+    along, top = jnp.sum(y * step), x[0] + z[0]
+    first = (2 * along + jnp.sum(step**2)) / top  # z_0 - x_0
+    turn = along * (first - 2) - (1 + x[0]) * jnp.sum(step**2)
+    c = step + y * turn / ((1 + x[0]) * top)
+    return lift(x, c * _arcsinhc(jnp.sum(c**2)))
+
+
+def embed(x: Array) -> Array:
+    """Coordinates in the Poincare ball, and normal coordinates at the origin: [2 n]."""
+    y = x[1:]
+    return jnp.concatenate([y / (1 + x[0]), y * _arcsinhc(jnp.sum(y**2))])
+
+
+def sinhc(square: Array) -> Array:
+    """sinh(r) / r of r^2 >= 0, smooth at zero."""
+    return _smooth(_SINHC, lambda r: jnp.sinh(r) / r, square)
+
+
+def _cosh(square: Array) -> Array:
+    return _smooth(_COSH, jnp.cosh, square)
+
+
+def _arcsinhc(square: Array) -> Array:
+    # Five terms leave 2e-17 at 1e-3.
+    return _smooth(_ARCSINHC, lambda r: jnp.arcsinh(r) / r, square)
+
+
+def _smooth(series: tuple, of_root: Callable[[Array], Array], square: Array) -> Array:
+    """of_root(sqrt(square)), by its series in the square where that is below 1e-3."""
+    small = square < 1e-3
+    near = jnp.polyval(jnp.asarray(series[::-1], square.dtype), jnp.where(small, square, 0))
+    return jnp.where(small, near, of_root(jnp.sqrt(jnp.where(small, 1, square))))
+
+
+def _on(y: Array) -> Array:
+    return jnp.concatenate([jnp.sqrt(1 + jnp.sum(y**2))[None], y])
+
+
+def _check(x: np.ndarray, dim: int) -> str:
+    if x.shape[1:] != (dim + 1,):
+        return f"states have shape {x.shape[1:]}; valid: ({dim + 1},)"
+    if not np.isfinite(x).all():
+        return "states hold values that are not finite"
+    off = np.abs(x[:, 0] - np.sqrt(1 + np.sum(x[:, 1:] ** 2, 1))) / np.maximum(1, np.abs(x[:, 0]))
+    if off.max(initial=0) > 1e-4:
+        return f"states are off the hyperboloid by {off.max():.2g}; valid: x_0 = sqrt(1 + |y|^2)"
+    return ""
