@@ -109,18 +109,22 @@ class Stepper(NamedTuple):
 class DataSpec(NamedTuple):
     """What a method must know of the data."""
 
-    shape: tuple[int, ...]  # [*S], one example
-    num_values: int  # discrete data take values 0 .. num_values - 1
-    kind: str = "vector"  # "image" [H, W, C], "sequence" [L] or "vector" [D]
+    shape: PyTree  # [*S], one example; of a table {"numeric": (d,), "classes": (m,)}
+    num_values: int  # discrete data take values 0 .. num_values - 1; 0: continuous, or counts
+    # "image" [H, W, C], "sequence" [L] or "vector" [D]; of continuous data the space they lie in
+    # (`data.sources.SPACES`); "table" of mixed columns, num_values being that of all its classes
+    kind: str = "vector"
     ordinal: bool = False  # do neighbouring values mean nearly the same?
     num_classes: int = 0  # 0: no labels
+    names: PyTree = ()  # of the coordinates, where they have any; of a table a dict like x
 
 
 class Source(NamedTuple):
     """Random access to a split of a data set."""
 
     size: int
-    take: Callable[..., dict[str, Any]]  # indices [n] -> {"x": [n, *S], "label": [n], ...}
+    # indices [n] -> {"x": [n, *S] int32 or float32, or a dict of such, "label": [n], ...}
+    take: Callable[..., dict[str, Any]]
 
 
 class Dataset(NamedTuple):
@@ -139,6 +143,7 @@ class Method(NamedTuple):
     update: Callable[..., tuple[PyTree, dict[str, Array]]]
     evaluate: Callable[..., dict[str, Array]]  # (state, key, batch) -> {name: [B]}, unreduced
     sample: Callable[..., Any]  # (state, key, n, cond) -> Samples
+    check: Callable[[Any], str] | None = None  # x [N, *S] on the host -> "" or what is wrong
 
 
 class Samples(NamedTuple):

@@ -2,17 +2,17 @@
 
 ``load(config)`` reads ``config.data`` (a mapping with ``name``, ``dir`` and the keys of that
 set's loader) and returns a `Dataset`: what one example looks like, and random access to
-two splits. A source's ``take(indices)`` gives {"x": [n, *S] int32} and, where the set
-has them, "label" [n] int32 and "observed" [n, *S] bool, the sites that are given. What is
-in a batch is a pure function of (seed, step): see `gmjax.data.batches`.
+two splits. A source's ``take(indices)`` gives {"x": [n, *S]}, int32 or, for
+continuous data, float32, and, where the set has them, "label" [n] int32 and "observed"
+[n, *S] bool, the sites that are given. Of a table of mixed columns "x" and "observed" are
+dictionaries {"numeric": [n, d], "classes": [n, m]}. What is in a batch is a pure
+function of (seed, step): see `gmjax.data.batches`.
 """
 
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
-from gmjax.data import chorales, glyph, records, sets, text, user
+from gmjax.data import chorales, earth, glyph, records, sets, tables, text, torsions, user
 from gmjax.data.files import Config
 from gmjax.data.glyph import glyph_pmf
 from gmjax.types import Dataset, lookup
@@ -28,6 +28,13 @@ DATASETS: dict[str, Callable[[Config], Dataset]] = {
     "chorales": chorales.chorales,
     "glyph": glyph.glyph,
     "cifar10": records.cifar10,
+    "volcano": earth.events("volerup"),
+    "earthquake": earth.events("quakes_all"),
+    "flood": earth.events("flood"),
+    "torsions": torsions.torsions,
+    "abalone": tables.load,
+    "wine": tables.load,
+    "table": tables.load,
     "idx": user.idx,
     "npz": user.npz,
     "csv": user.csv,
@@ -43,6 +50,7 @@ OWN = {
     "num_classes": 0,
     "ordinal": False,
 }
+TENTHS = {"split_seed": 0, "held_out": "test"}
 PIECES = {"length": 128, "stride": 1}
 
 # The keys of `config.data` that a set reads besides "name" and "dir"; none for those not here.
@@ -50,9 +58,23 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "binarized_mnist": {"held_out": "test"},
     "shakespeare": PIECES,
     "chorales": {"length": 256, "observed": 0, "held_out": "test"},
+    "volcano": TENTHS,
+    "earthquake": TENTHS,
+    "flood": TENTHS,
+    "torsions": {"angles": 2, **TENTHS},
+    "abalone": {"observed": "", **TENTHS},
+    "wine": {"observed": "", **TENTHS},
+    "table": {
+        "train_file": "",
+        "test_file": "",
+        "test_fraction": 0.1,
+        "delimiter": ",",
+        "class_columns": "",
+        "observed": "",
+    },
     "idx": {**OWN, "train_label_file": "", "test_label_file": ""},
     "npz": {**OWN, "kind": ""},
-    "csv": {**OWN, "delimiter": ",", "labels": False, "label_column": -1},
+    "csv": {**OWN, "kind": "", "delimiter": ",", "labels": False, "label_column": -1},
     "text": {
         **PIECES,
         "train_file": "",
@@ -75,13 +97,14 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     },
 }
 
-Decoder = Callable[[np.ndarray], list[str]]  # x [n, L] -> n strings
+Decoder = Callable[[Any], list[str]]  # x [n, L], or {"numeric": ..., "classes": ...} -> n strings
 
 DECODERS: dict[str, Callable[[Config], Decoder]] = {
     "shakespeare": lambda config: text.decoder({**config, **text.SHAKESPEARE}),
     "promoters": lambda config: text.decoder({**config, **text.PROMOTERS}),
     "chorales": lambda config: chorales.decode,
     "text": text.decoder,
+    **dict.fromkeys(tables.READERS, tables.decoder),
 }
 
 
@@ -117,13 +140,13 @@ def load(config: Config) -> Dataset:
 
 
 def decoder(config: Config) -> Decoder | None:
-    """How to print examples of a data set as text, or None where they are no text.
+    """How to print examples of text or of a table, or None for other data.
 
     Args:
         config: as in `load`.
 
     Returns:
-        A pure function x [n, L] -> n strings, for samples and data alike.
+        A pure function x -> n strings, for samples and data alike.
     """
     config = _complete(config)
     make = DECODERS.get(config["name"])

@@ -40,7 +40,7 @@ def batch(
         process_count: number of slices; it divides B.
 
     Returns:
-        {"x": [B / process_count, *S] int32, ...}; the slices in the order of their
+        {"x": [B / process_count, *S], ...}, as `take` gives them; the slices in the order of their
         index are the batch of a single process.
 
     Raises:

@@ -10,8 +10,7 @@ eighth, 32 tokens or two beats, is marked as observed.
 import numpy as np
 
 from gmjax.data.files import Config, locate, read_npz
-from gmjax.data.sets import held_out_name
-from gmjax.data.sources import positive, windows
+from gmjax.data.sources import held_out_name, positive, windows
 from gmjax.types import Dataset, DataSpec, Source, UserError
 
 VOICES = "SATB"

@@ -144,7 +144,12 @@ def read_npz(path: Path, *required: str) -> dict[str, np.ndarray]:
 
 
 def read_csv(path: Path, delimiter: str = ",") -> list[list[str]]:
-    """The cells of a table, without its header.
+    """The cells of a table, without its header; as `read_table`."""
+    return read_table(path, delimiter)[1]
+
+
+def read_table(path: Path, delimiter: str = ",") -> tuple[list[str], list[list[str]]]:
+    """The header of a table, or an empty list, and its cells.
 
     A first row in which no cell is a number, above one in which some cell is, is a header.
 
@@ -153,14 +158,15 @@ def read_csv(path: Path, delimiter: str = ",") -> list[list[str]]:
     """
     reader = csv.reader(io.StringIO(read_text(path)), delimiter=delimiter, skipinitialspace=True)
     rows = [[cell.strip() for cell in row] for row in reader if row]
+    header: list[str] = []
     if len(rows) > 1 and not any(map(is_number, rows[0])) and any(map(is_number, rows[1])):
-        rows = rows[1:]
+        header, rows = rows[0], rows[1:]
     if not rows:
         raise UserError(f"{path} has no rows")
     for i, row in enumerate(rows):
         if len(row) != len(rows[0]):
             raise UserError(f"{path}: row {i + 1} has {len(row)} cells, row 1 has {len(rows[0])}")
-    return rows
+    return header, rows
 
 
 def is_number(cell: str) -> bool:

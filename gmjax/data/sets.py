@@ -8,9 +8,9 @@ set's stead, to choose settings by.
 import numpy as np
 
 from gmjax.data.files import Config, locate, read_npz
-from gmjax.data.sources import build, hold_out
+from gmjax.data.sources import build, held_out_name, hold_out
 from gmjax.data.user import idx
-from gmjax.types import Dataset, UserError
+from gmjax.types import Dataset
 
 DIGITS_TEST = 360
 
@@ -70,15 +70,3 @@ def binarized_mnist(config: Config) -> Dataset:
         for side in ("train", held_out)
     )
     return build(train, test, num_values=2, kind="image")
-
-
-def held_out_name(config: Config) -> str:
-    """`config.held_out`: "test" (the default) or "valid".
-
-    Raises:
-        UserError: it is neither.
-    """
-    name = config["held_out"]
-    if name not in ("test", "valid"):
-        raise UserError(f"config.data.held_out={name!r}; valid: test, valid")
-    return name

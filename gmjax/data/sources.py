@@ -1,12 +1,17 @@
 """From arrays in memory to `Source`s, and the checks that guard the edge.
 
-A source keeps its examples in the smallest unsigned type (a byte a pixel) and hands out
-``x`` and ``label`` as int32: the rest of the library sees one integer type.
+A source keeps discrete examples in the smallest unsigned type (a byte a pixel) and hands out
+integers as int32 and real numbers as float32: the rest of the library sees one type of each. An
+example is an array, or a dictionary of arrays (a row of a table, say).
+
+Whether continuous examples lie in the space that their kind names (unit vectors, angles in
+range, parts that sum to one) is for that space to say: ``Space.check`` in the method's builder.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from gmjax.types import Dataset, DataSpec, Source, UserError
@@ -14,6 +19,21 @@ from gmjax.types import Dataset, DataSpec, Source, UserError
 Columns = Mapping[str, np.ndarray]
 
 KINDS = {"image": 3, "sequence": 1, "vector": 1}  # kind -> rank of one example
+SPACES = {  # likewise, of data without a finite number of values
+    "euclidean": 1,
+    "half_line": 1,
+    "counts": 1,
+    "sphere": 1,
+    "hyperbolic": 1,
+    "torus": 1,
+    "simplex": 1,
+    "rotations": 2,
+}
+HINTS = {
+    "num_values": f", or config.data.kind one of {', '.join(SPACES)}",
+    "num_classes": "",
+    "kind": " from 0 for counts",
+}
 
 
 def positive(config: Mapping[str, Any], key: str) -> int:
@@ -48,7 +68,9 @@ def as_indices(values: np.ndarray, size: int, key: str) -> tuple[np.ndarray, int
     if values.dtype.kind == "f":
         whole = np.isfinite(values) & (values == np.round(values))
         if not whole.all():
-            raise UserError(f"config.data.{key}: data hold {values[~whole][0]}; valid: integers")
+            raise UserError(
+                f"config.data.{key}: data hold {values[~whole][0]}; valid: integers{HINTS[key]}"
+            )
         values = values.astype(np.int64)
     if size < 0:
         raise UserError(f"config.data.{key}={size}; valid: 0 (take it from the data) or more")
@@ -66,17 +88,33 @@ def arrays(columns: Columns) -> Source:
     """A source over columns in memory.
 
     Args:
-        columns: "x" [n, *S] integers and any others [n, ...]; "label" [n] integers.
+        columns: "x" [n, *S] numbers, or a dictionary of such; any others [n, ...]; "label" [n]
+            integers.
 
     Returns:
-        A source whose `take(indices)` gives every column's rows, "x" and "label" as int32.
+        A source whose `take(indices)` gives every column's rows, "x" and "label" as int32 where
+        they hold integers and as float32 otherwise.
     """
 
-    def take(indices: Any) -> dict[str, np.ndarray]:
-        rows = {name: column[np.asarray(indices)] for name, column in columns.items()}
-        return {k: v.astype(np.int32) if k in ("x", "label") else v for k, v in rows.items()}
+    def take(indices: Any) -> dict[str, Any]:
+        rows = take_rows(columns, np.asarray(indices))
+        return {k: jax.tree.map(_narrow, v) if k in ("x", "label") else v for k, v in rows.items()}
 
-    return Source(len(columns["x"]), take)
+    return Source(num_rows(columns["x"]), take)
+
+
+def num_rows(tree: Any) -> int:
+    """n, for an array [n, ...] or a dictionary of such."""
+    return len(jax.tree.leaves(tree)[0])
+
+
+def take_rows(tree: Any, rows: np.ndarray) -> Any:
+    """The rows [m] of every array [n, ...] in a tree."""
+    return {k: jax.tree.map(lambda a: a[rows], v) for k, v in tree.items()}
+
+
+def _narrow(values: np.ndarray) -> np.ndarray:
+    return values.astype(np.float32 if values.dtype.kind == "f" else np.int32)
 
 
 def windows(tokens: np.ndarray, starts: np.ndarray, length: int, given: int = 0) -> Source:
@@ -123,6 +161,40 @@ def hold_out(size: int, count: int, labels: np.ndarray | None = None) -> tuple[n
     return np.sort(ranked[count:]), np.sort(ranked[:count])
 
 
+def tenths(size: int, config: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """A random split into 80 % training, 10 % validation and 10 % test examples.
+
+    Args:
+        size: number of examples, 10 or more.
+        config: `split_seed`, of the split; `held_out`, "test" or "valid".
+
+    Returns:
+        Indices of the training examples and of those of the side held out, each ascending.
+
+    Raises:
+        UserError: a seed that is no integer of at least 0, or another name of a side.
+    """
+    seed = config["split_seed"]
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise UserError(f"config.data.split_seed={seed!r}; valid: an integer of at least 0")
+    order = np.random.default_rng(seed).permutation(size)
+    tenth = size // 10
+    sides = {"test": order[:tenth], "valid": order[tenth : 2 * tenth]}
+    return np.sort(order[2 * tenth :]), np.sort(sides[held_out_name(config)])
+
+
+def held_out_name(config: Mapping[str, Any]) -> str:
+    """`config.held_out`: "test" (the default) or "valid".
+
+    Raises:
+        UserError: it is neither.
+    """
+    name = config["held_out"]
+    if name not in ("test", "valid"):
+        raise UserError(f"config.data.held_out={name!r}; valid: test, valid")
+    return name
+
+
 def held_out_count(config: Mapping[str, Any], size: int) -> int:
     """How many of `size` examples `config.test_fraction` (default 0.1) holds out.
 
@@ -142,9 +214,9 @@ def held_out_count(config: Mapping[str, Any], size: int) -> int:
 
 def split(columns: Columns, config: Mapping[str, Any]) -> tuple[Columns, Columns]:
     """Hold out `config.test_fraction` of the rows, stratified by "label" where there is one."""
-    size = len(columns["x"])
+    size = num_rows(columns["x"])
     kept, held = hold_out(size, held_out_count(config, size), columns.get("label"))
-    return {k: v[kept] for k, v in columns.items()}, {k: v[held] for k, v in columns.items()}
+    return take_rows(columns, kept), take_rows(columns, held)
 
 
 def build(
@@ -163,7 +235,8 @@ def build(
         num_values: S, or 0 to take it from the data.
         num_classes: number of classes, or 0 to take it from the labels.
         kind: "image", "sequence" or "vector"; empty: an image where an example has rank 2
-            or 3 (rank 2 gains a channel axis), otherwise a vector.
+            or 3 (rank 2 gains a channel axis), otherwise a vector. Or a name in `SPACES`: real
+            numbers (integers of at least 0 for "counts"), and no `num_values`.
         ordinal: whether neighbouring values mean nearly the same.
 
     Raises:
@@ -171,7 +244,9 @@ def build(
     """
     sides = [dict(train), dict(test)]
     for name, side in zip(("train", "test"), sides, strict=True):
-        side["x"] = shaped(np.asarray(side["x"]))
+        side["x"] = np.asarray(side["x"])
+        if kind not in SPACES:
+            side["x"] = shaped(side["x"])
         _check_rows(name, side)
     if sides[0]["x"].shape[1:] != sides[1]["x"].shape[1:]:
         shapes = [side["x"].shape[1:] for side in sides]
@@ -179,14 +254,18 @@ def build(
     if set(sides[0]) != set(sides[1]):
         odd = sorted(set(sides[0]) ^ set(sides[1]))
         raise UserError(f"config.data: only one of train and test has {', '.join(odd)}")
-    num_values = _check("x", sides, num_values, "num_values")
+    if kind in SPACES:
+        _check_numbers(sides, num_values, kind)
+        num_values = 0
+    else:
+        num_values = _check("x", sides, num_values, "num_values")
     if "label" in sides[0]:
         num_classes = _check("label", sides, num_classes, "num_classes")
     shape = sides[0]["x"].shape[1:]
     spec = DataSpec(
         shape,
         num_values,
-        kind=checked_kind(kind, shape),
+        kind=checked_kind(kind, shape, KINDS | SPACES),
         ordinal=bool(ordinal),
         num_classes=num_classes if "label" in sides[0] else 0,
     )
@@ -198,15 +277,20 @@ def shaped(x: np.ndarray) -> np.ndarray:
     return x[..., None] if x.ndim == 3 else x
 
 
-def checked_kind(kind: str, shape: tuple[int, ...]) -> str:
+def checked_kind(kind: str, shape: tuple[int, ...], ranks: Mapping[str, int] = KINDS) -> str:
     """The kind of examples of this shape: `kind`, or by their rank where it is empty.
+
+    Args:
+        kind: a name in `ranks`, or empty.
+        shape: of one example.
+        ranks: kind -> rank of one example.
 
     Raises:
         UserError: no such kind, or one of another rank.
     """
     kind = kind or ("image" if len(shape) == 3 else "vector")
-    if KINDS.get(kind) != len(shape):
-        fitting = [name for name, rank in KINDS.items() if rank == len(shape)]
+    if ranks.get(kind) != len(shape):
+        fitting = [name for name, rank in ranks.items() if rank == len(shape)]
         raise UserError(
             f"config.data.kind={kind!r} does not fit examples of shape {shape}; "
             f"valid: {', '.join(fitting) or 'none: examples have rank 1, 2 or 3'}"
@@ -222,6 +306,19 @@ def _check(name: str, sides: list[dict[str, np.ndarray]], size: int, key: str) -
     return max(found for _, found in checked)
 
 
+def _check_numbers(sides: list[dict[str, np.ndarray]], num_values: int, kind: str) -> None:
+    """Continuous data of both splits become float32, counts stay integers."""
+    if num_values:
+        raise UserError(f"config.data.num_values={num_values}: {kind} data have none; valid: 0")
+    if kind == "counts":
+        _check("x", sides, 0, "kind")
+        return
+    for side in sides:
+        if side["x"].dtype.kind not in "biuf":
+            raise UserError(f"config.data: x of type {side['x'].dtype}; valid: real numbers")
+        side["x"] = side["x"].astype(np.float32)
+
+
 def _check_rows(name: str, side: dict[str, np.ndarray]) -> None:
     """Every column has as many rows as "x", and "observed" its shape."""
     shape = side["x"].shape
@@ -233,6 +330,7 @@ def _check_rows(name: str, side: dict[str, np.ndarray]) -> None:
                 f"config.data: {name} has {shape[0]} of x but {len(values)} of {column}"
             )
     if "observed" in side:
-        side["observed"] = shaped(side["observed"]).astype(bool)
+        same = side["observed"].shape == shape
+        side["observed"] = (side["observed"] if same else shaped(side["observed"])).astype(bool)
         if side["observed"].shape != shape:
             raise UserError(f"config.data: {name} has x {shape}, observed {side['observed'].shape}")

@@ -4,8 +4,8 @@ Every loader reads ``config.data``: ``dir`` (or GMJAX_DATA_DIR), ``train_file`` 
 there is one, ``test_file``, relative to it and gzipped or not. Without ``test_file`` a fixed
 random ``test_fraction`` (0.1) is held out, stratified by label. ``num_values`` and
 ``num_classes`` are taken from the data where they are 0 and checked against it otherwise;
-``ordinal`` (false) says whether neighbouring values mean nearly the same. The further keys
-stand with each loader.
+``ordinal`` (false) says whether neighbouring values mean nearly the same. Real numbers need
+``kind``, the space that the examples lie in. The further keys stand with each loader.
 """
 
 from collections.abc import Callable
@@ -35,14 +35,14 @@ def idx(config: Config) -> Dataset:
 
 
 def npz(config: Config) -> Dataset:
-    """Arrays in npz files: "x" [n, *S] integers, perhaps "label" [n] (integers or words).
+    """Arrays in npz files: "x" [n, *S] numbers, perhaps "label" [n] (integers or words).
 
     An array "observed" [n, *S] bool says which sites are given; any further array [n, ...]
     is handed on as it is.
 
     Args:
-        config: the common keys; `kind` ("image", "sequence" or "vector"; by the shape where
-            empty).
+        config: the common keys; `kind` ("image", "sequence" or "vector", by the shape where
+            empty; or the space of continuous data, a name in `sources.SPACES`).
     """
     read = lambda side: read_npz(_file(config, f"{side}_file"), "x")
     return _dataset(config, read, config["kind"])
@@ -52,7 +52,8 @@ def csv(config: Config) -> Dataset:
     """Tables, one example a row: integer columns that share the values 0 .. num_values - 1.
 
     Args:
-        config: the common keys; `delimiter` (","); `labels` (False): whether the column
+        config: the common keys; `kind`, as for `npz`, where the columns are the coordinates of
+            one continuous point; `delimiter` (","); `labels` (False): whether the column
             `label_column` (-1: the last) holds labels. They may be words. A header is skipped.
     """
     column = config["label_column"]
@@ -68,7 +69,7 @@ def csv(config: Config) -> Dataset:
         x = np.delete(cells, column, axis=1)
         return {"x": _numbers(x, path), "label": cells[:, column]}
 
-    return _dataset(config, read)
+    return _dataset(config, read, config["kind"])
 
 
 def _file(config: Config, key: str) -> Path:
@@ -106,7 +107,5 @@ def _numbers(cells: np.ndarray, path: Path) -> np.ndarray:
     """[n, D] cells as numbers."""
     wrong = [cell for cell in np.unique(cells) if not is_number(cell)]
     if wrong:
-        raise UserError(
-            f"{path}: cell {str(wrong[0])!r}; valid: integers, but for one label_column"
-        )
+        raise UserError(f"{path}: cell {str(wrong[0])!r}; valid: numbers, but for one label_column")
     return cells.astype(np.float64)

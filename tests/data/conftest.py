@@ -121,6 +121,51 @@ def make_text(root):
     return {"train_file": "t.txt", "length": 10, "stride": 5}
 
 
+def make_earth(stem, header):
+    def make(root):
+        (root / "earth_sphere").mkdir()
+        rng = np.random.default_rng(0)
+        degrees = rng.uniform((-90, -180), (90, 180), (50, 2)).round(3)
+        rows = "\n".join(f"{u},{v}" for u, v in degrees)
+        (root / f"earth_sphere/{stem}.csv").write_text(header + rows + "\n")
+        return {}
+
+    return make
+
+
+def make_torsions(root):
+    (root / "torsion_angles").mkdir()
+    angles = np.random.default_rng(0).uniform(0, 2 * np.pi, (60, 4))
+    path = root / "torsion_angles/protein_torsions.npz"
+    np.savez(path, isoleucine_phi_psi_chi1_chi2=angles)
+    return {}
+
+
+def make_abalone(root):
+    (root / "uci_classification").mkdir()
+    rng = np.random.default_rng(0)
+    rows = [[*rng.uniform(0, 1, 7).round(3), rng.integers(1, 29)] for _ in range(50)]
+    lines = [",".join(map(str, ["MFI"[i % 3], *row])) for i, row in enumerate(rows)]
+    (root / "uci_classification/abalone.csv").write_text("\n".join(lines) + "\n")
+    return {}
+
+
+def make_wine(root):
+    (root / "uci_classification").mkdir()
+    rng = np.random.default_rng(0)
+    for colour, n in (("red", 20), ("white", 40)):
+        rows = [[*rng.uniform(0, 9, 11).round(2), 3 + i % 7] for i in range(n)]
+        text = "\n".join(",".join(map(str, row)) for row in rows) + "\n"
+        (root / f"uci_classification/winequality-{colour}.csv").write_text(text)
+    return {}
+
+
+def make_table(root):
+    rows = [f"{'ab'[i % 2]},{i},{i % 4},{i * i / 7}" for i in range(50)]
+    (root / "t.csv").write_text("letter,time,quarter,height\n" + "\n".join(rows) + "\n")
+    return {"train_file": "t.csv", "class_columns": "quarter"}
+
+
 class Records:
     """What `tfds.data_source` returns, as far as a loader may rely on it."""
 
@@ -172,6 +217,13 @@ MAKE = {
     "chorales": make_chorales,
     "glyph": lambda root: {},
     "cifar10": make_cifar10,
+    "volcano": make_earth("volerup", "# where\nLatitude,Longitude\n"),
+    "earthquake": make_earth("quakes_all", "# where\n# what\n# more\nLATITUDE,LONGITUDE\n"),
+    "flood": make_earth("flood", "# where\nlat,long\n"),
+    "torsions": make_torsions,
+    "abalone": make_abalone,
+    "wine": make_wine,
+    "table": make_table,
     "idx": make_idx,
     "npz": make_npz,
     "csv": make_csv,

@@ -117,3 +117,16 @@ def test_batcher_with_workers_gives_the_same_batches():
     make = batches.batcher(source, 8, 2, workers=2)
     for step in (4, 5, 6, 7, 5):
         np.testing.assert_array_equal(xs(make(step)), xs(batches.batch(source, 8, 2, step)))
+
+
+def test_batches_and_epochs_of_trees():
+    tree = {"numeric": np.arange(10.0)[:, None], "classes": np.arange(10)[:, None]}
+    source = arrays({"x": tree})
+    whole = batches.batch(source, 6, 0, 1)["x"]
+    np.testing.assert_array_equal(whole["numeric"], whole["classes"])
+    halves = [batches.batch(source, 6, 0, 1, i, 2)["x"]["classes"] for i in range(2)]
+    np.testing.assert_array_equal(np.concatenate(halves), whole["classes"])
+    passes = list(batches.epoch(source, 4))
+    rows = np.concatenate([b["x"]["classes"][b["mask"]] for b in passes])
+    np.testing.assert_array_equal(rows[:, 0], np.arange(10))
+    assert all(b["x"]["numeric"].shape == (4, 1) for b in passes)

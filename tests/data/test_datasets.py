@@ -2,24 +2,46 @@ import numpy as np
 import pytest
 
 from gmjax import data
+from gmjax.data import sources
 from gmjax.types import UserError
+
+MADE = {"digits", "glyph"}  # need no file
+RANKS = sources.KINDS | sources.SPACES
+
+
+def dtype_of(part, spec):
+    """What `take` promises: integers where there is a number of values, and for counts."""
+    if spec.kind == "table":
+        return {"numeric": np.float32, "classes": np.int32}[part]
+    return np.int32 if spec.num_values or spec.kind == "counts" else np.float32
+
+
+def parts(x):
+    return x if isinstance(x, dict) else {"": x}
 
 
 @pytest.mark.parametrize("name", sorted(data.DATASETS))
 def test_protocol(name, config_of):
     dataset = data.load(config_of(name))
     spec = dataset.spec
-    rank = {"image": 3, "sequence": 1, "vector": 1}[spec.kind]
-    assert len(spec.shape) == rank
+    shapes = parts(spec.shape)
+    if spec.kind != "table":
+        assert len(spec.shape) == RANKS[spec.kind]
     for source in (dataset.train, dataset.test):
         assert source.size > 0
         rows = np.array([source.size - 1, 0, source.size // 2])
         out = source.take(rows)
-        assert out["x"].shape == (3, *spec.shape)
-        assert out["x"].dtype == np.int32
-        assert ("label" in out) == (spec.num_classes > 0)
         every = source.take(np.arange(min(source.size, 2000)))
-        assert 0 <= every["x"].min() <= every["x"].max() < spec.num_values
+        assert set(parts(out["x"])) == set(shapes)
+        for part, x in parts(out["x"]).items():
+            assert x.shape == (3, *shapes[part])
+            assert x.dtype == dtype_of(part, spec)
+            whole = parts(every["x"])[part]
+            if x.dtype == np.float32:
+                assert np.isfinite(whole).all()
+            elif spec.kind != "counts":
+                assert 0 <= whole.min() <= whole.max() < spec.num_values
+        assert ("label" in out) == (spec.num_classes > 0)
         if "label" in out:
             assert out["label"].shape == (3,)
             assert out["label"].dtype == np.int32
@@ -31,9 +53,17 @@ def test_protocol(name, config_of):
             alone = source.take([row])
             assert set(alone) == set(out)
             for column, values in out.items():
-                np.testing.assert_array_equal(alone[column][0], values[i])
+                for part, x in parts(values).items():
+                    np.testing.assert_array_equal(parts(alone[column])[part][0], x[i])
     with pytest.raises(IndexError):
         dataset.train.take([dataset.train.size])
+
+
+@pytest.mark.parametrize("name", sorted(data.DATASETS))
+def test_names_are_of_the_coordinates(name, config_of):
+    spec = data.load(config_of(name)).spec
+    shapes, names = parts(spec.shape), parts(spec.names)
+    assert all(len(n) in (0, *shapes[part]) for part, n in names.items())
 
 
 @pytest.mark.parametrize("name", sorted(data.DATASETS))
@@ -59,7 +89,7 @@ def test_same_data_from_a_config_dict(name, config_of):
     a, b = data.load(plain), data.load(ConfigDict(plain))
     assert a.spec == b.spec
     for column, values in a.train.take([1, 2]).items():
-        np.testing.assert_array_equal(values, b.train.take([1, 2])[column])
+        np.testing.assert_equal(values, b.train.take([1, 2])[column])
 
 
 def test_unknown_name():
@@ -67,7 +97,7 @@ def test_unknown_name():
         data.load({"name": "nope", "dir": ""})
 
 
-@pytest.mark.parametrize("name", sorted(set(data.DATASETS) - {"digits", "glyph"}))
+@pytest.mark.parametrize("name", sorted(set(data.DATASETS) - MADE))
 def test_missing_directory_and_file(name, config_of, tmp_path):
     config = config_of(name)
     with pytest.raises(UserError, match=r"config.data.dir='' and GMJAX_DATA_DIR is unset"):
@@ -103,7 +133,7 @@ def test_decoder(name, config_of):
         strings = decode(x)
         assert len(strings) == 2
         assert all(isinstance(s, str) for s in strings)
-        assert strings[0] != strings[1] or (x[0] == x[1]).all()
+        assert strings[0] != strings[1] or all((a[0] == a[1]).all() for a in parts(x).values())
 
 
 def test_default_path_imports_no_tensorflow_and_no_optional_package():

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from gmjax.data import sources
-from gmjax.types import UserError
+from gmjax.types import DataSpec, UserError
 
 
 def columns(n, values=4, **extra):
@@ -123,3 +123,71 @@ def test_windows():
 def test_positive_refuses(value):
     with pytest.raises(UserError, match=r"config.data.length=.*; valid: an integer of at least 1"):
         sources.positive({"length": value}, "length")
+
+
+def test_real_numbers_are_handed_out_as_float32():
+    x = np.random.default_rng(0).normal(size=(6, 3))
+    data = sources.build({"x": x}, {"x": x}, kind="sphere")
+    assert data.spec == DataSpec((3,), 0, "sphere")
+    out = data.train.take([4, 0])["x"]
+    assert out.dtype == np.float32
+    np.testing.assert_array_equal(out, x[[4, 0]].astype(np.float32))
+
+
+def test_rotations_keep_their_shape():
+    x = np.tile(np.eye(3), (4, 1, 1))
+    data = sources.build({"x": x, "observed": x > 0}, {"x": x, "observed": x > 0}, kind="rotations")
+    assert data.spec.shape == (3, 3)
+    assert data.train.take([1])["observed"].shape == (1, 3, 3)
+
+
+def test_whole_numbers_of_a_continuous_kind_are_real_and_counts_stay_integers():
+    x = np.array([[0, 300], [2, 1]])
+    assert sources.build({"x": x}, {"x": x}, kind="euclidean").train.take([0])["x"].dtype == "f4"
+    data = sources.build({"x": x * 1.0}, {"x": x}, kind="counts")
+    assert data.spec.num_values == 0
+    assert data.train.take([0])["x"].dtype == np.int32
+    np.testing.assert_array_equal(data.train.take([0, 1])["x"], x)
+
+
+@pytest.mark.parametrize(
+    ("x", "keys", "message"),
+    [
+        ([[0.5, 1.0]], {"kind": ""}, "data hold 0.5; valid: integers, or config.data.kind one of"),
+        ([[0.5, 1.0]], {"kind": "counts"}, "data hold 0.5; valid: integers from 0 for counts"),
+        ([[-1, 1]], {"kind": "counts"}, "config.data.kind.*: data hold -1"),
+        ([[0.5, 1.0]], {"kind": "torus", "num_values": 4}, "num_values=4: torus data have none"),
+        ([[0.5, 1.0]], {"kind": "rotations"}, "kind='rotations' does not fit .*valid: .*torus"),
+        ([["a", "b"]], {"kind": "torus"}, "x of type <U1; valid: real numbers"),
+        ([[1j, 2j]], {"kind": "torus"}, "x of type complex128; valid: real numbers"),
+    ],
+)
+def test_build_refuses_continuous(x, keys, message):
+    side = {"x": np.array(x)}
+    with pytest.raises(UserError, match=message):
+        sources.build(side, side, **keys)
+
+
+def test_trees_of_columns():
+    tree = {"numeric": np.linspace(0, 1, 8).reshape(4, 2), "classes": np.arange(4)[:, None]}
+    columns = {"x": tree, "label": np.arange(4), "w": np.arange(4.0)}
+    source = sources.arrays(columns)
+    assert source.size == 4
+    out = source.take([3, 1])
+    np.testing.assert_array_equal(out["x"]["classes"], [[3], [1]])
+    np.testing.assert_array_equal(out["x"]["numeric"], tree["numeric"][[3, 1]].astype(np.float32))
+    assert (out["x"]["numeric"].dtype, out["x"]["classes"].dtype) == (np.float32, np.int32)
+    assert (out["label"].dtype, out["w"].dtype) == (np.int32, np.float64)
+    kept, held = sources.split({"x": tree}, {"test_fraction": 0.25})
+    rows = np.concatenate([kept["x"]["classes"], held["x"]["classes"]])
+    assert len(held["x"]["numeric"]) == 1
+    np.testing.assert_array_equal(np.sort(rows[:, 0]), np.arange(4))
+
+
+def test_tenths_part_the_rows():
+    config = lambda side: {"split_seed": 3, "held_out": side}
+    train, test = sources.tenths(57, config("test"))
+    same, valid = sources.tenths(57, config("valid"))
+    np.testing.assert_array_equal(train, same)
+    assert (len(train), len(test), len(valid)) == (47, 5, 5)
+    np.testing.assert_array_equal(np.sort(np.concatenate([train, test, valid])), np.arange(57))

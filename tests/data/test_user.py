@@ -95,7 +95,7 @@ def test_csv_numerals_stay_numbers_and_splits_share_the_classes(tmp_path):
 @pytest.mark.parametrize(
     ("content", "keys", "message"),
     [
-        ("1,2\n3,x\n", {}, "t.csv: cell 'x'; valid: integers"),
+        ("1,2\n3,x\n", {}, "t.csv: cell 'x'; valid: numbers"),
         (
             "1,2\n3,4\n",
             {"labels": True, "label_column": 2},
@@ -110,3 +110,19 @@ def test_bad_csv(tmp_path, content, keys, message):
     (tmp_path / "t.csv").write_text(content)
     with pytest.raises(UserError, match=message):
         data.load({"name": "csv", "dir": str(tmp_path), "train_file": "t.csv", **keys})
+
+
+def test_continuous_npz_and_csv(tmp_path):
+    """Real numbers load as they are: whether they lie in the space is for the space to say."""
+    x = np.random.default_rng(0).normal(size=(20, 3))
+    np.savez(tmp_path / "x.npz", x=x)
+    np.savetxt(tmp_path / "x.csv", x, delimiter=",", header="a,b,c", comments="")
+    for name in ("npz", "csv"):
+        config = {"name": name, "dir": str(tmp_path), "train_file": f"x.{name}", "kind": "sphere"}
+        dataset = data.load(config)
+        assert dataset.spec == DataSpec((3,), 0, "sphere")
+        found = everything(dataset)["x"]
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(rows(found), rows(x), rtol=1e-6)
+        with pytest.raises(UserError, match="valid: integers, or config.data.kind one of euclid"):
+            data.load({**config, "kind": ""})
