@@ -216,8 +216,14 @@ class Row(NamedTuple):
 
 ROWS: dict[str, Row] = {
     "bits_per_dim": Row("bits per dimension, held out", ".3f", "low"),
+    "nll": Row("negative log-likelihood, nats, held out", ".3f", "low"),
+    "elbo": Row("  its upper bound, -ELBO, nats", ".3f", "low"),
     "pixel_frechet": Row("Frechet distance, pixels", ".3f", "floor"),
     "feature_frechet": Row("Frechet distance, features", ".2f", "floor"),
+    "energy": Row("energy distance, relative", ".4f", "floor"),
+    "energy_parts": Row("  of the parts alone, mean", ".4f", "floor"),
+    "sliced": Row("sliced Wasserstein distance", ".4f", "floor"),
+    "class_tv": Row("total variation of the classes", ".3f", "floor"),
     "nn_accuracy": Row("two-sample accuracy, 1-NN", ".3f", "0.5"),
     "nn_accuracy_samples": Row("  on the samples", ".3f", "0.5"),
     "nn_accuracy_data": Row("  on the held-out data", ".3f", "0.5"),
@@ -232,6 +238,7 @@ ROWS: dict[str, Row] = {
     "label_match": Row("recognised as what was asked", ".1%", "100%"),
     "nn_ratio": Row("train / test neighbour ratio", ".3f", "1"),
     "memorised_share": Row("identical to training data", ".1%", "0%"),
+    "broken_share": Row("samples that are not finite", ".1%", "0%"),
     "nfe": Row("network evaluations", ".0f", ""),
     "sample_seconds": Row("seconds to sample", ".1f", ""),
 }
@@ -277,7 +284,7 @@ def table(report: Figures, title: str = "Samples against held-out data") -> Tabl
     """
     out = Table(
         title=title,
-        caption="floor: training data as samples; indep.: independent values",
+        caption="floor: training data as samples; indep.: independent or uniform values",
         box=SIMPLE_HEAD,
         pad_edge=False,
         collapse_padding=True,

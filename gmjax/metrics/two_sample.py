@@ -36,6 +36,12 @@ DISTANCES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "hamming": _hamming,
 }
 
+Metric = str | Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def _distance(metric: Metric) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    return DISTANCES[metric] if isinstance(metric, str) else metric
+
 
 def _flat(x: np.ndarray) -> np.ndarray:
     x = np.asarray(x)
@@ -62,14 +68,14 @@ def blocks(total: int, size: int, limit: int, seed: int = 0) -> list[np.ndarray]
 
 
 def nearest(
-    x: np.ndarray, y: np.ndarray, metric: str = "euclidean", chunk: int = CHUNK
+    x: np.ndarray, y: np.ndarray, metric: Metric = "euclidean", chunk: int = CHUNK
 ) -> tuple[np.ndarray, np.ndarray]:
     """Distance to, and index of, the nearest row of y for every row of x.
 
     Args:
         x: [n, *S] numbers.
         y: [m, *S] numbers.
-        metric: a name in `DISTANCES`.
+        metric: a name in `DISTANCES`, or such a function.
         chunk: rows of x and of y at a time.
 
     Returns:
@@ -81,7 +87,7 @@ def nearest(
     for i in range(0, len(x), chunk):
         rows = slice(i, i + chunk)
         for j in range(0, len(y), chunk):
-            table = DISTANCES[metric](x[rows], y[j : j + chunk])
+            table = _distance(metric)(x[rows], y[j : j + chunk])
             arg = table.argmin(1)
             least = table[np.arange(len(arg)), arg]
             closer = least < distance[rows]
@@ -91,7 +97,7 @@ def nearest(
 
 
 def nn_accuracies(
-    x: np.ndarray, y: np.ndarray, metric: str = "euclidean", limit: int = 4, chunk: int = CHUNK
+    x: np.ndarray, y: np.ndarray, metric: Metric = "euclidean", limit: int = 4, chunk: int = CHUNK
 ) -> tuple[float, float]:
     """Leave-one-out 1-NN accuracy on the points of x, and on those of y.
 
@@ -102,7 +108,7 @@ def nn_accuracies(
     Args:
         x: [n, *S] samples.
         y: [m, *S] data.
-        metric: a name in `DISTANCES`.
+        metric: a name in `DISTANCES`, or such a function.
         limit: at most so many blocks of the larger set.
         chunk: rows at a time.
 
@@ -118,7 +124,7 @@ def nn_accuracies(
 
 
 def nn_accuracy(
-    x: np.ndarray, y: np.ndarray, metric: str = "euclidean", limit: int = 4, chunk: int = CHUNK
+    x: np.ndarray, y: np.ndarray, metric: Metric = "euclidean", limit: int = 4, chunk: int = CHUNK
 ) -> float:
     """The mean of `nn_accuracies`, the usual 1-NN two-sample accuracy; arguments as there.
 
@@ -128,12 +134,14 @@ def nn_accuracy(
     return float(np.mean(nn_accuracies(x, y, metric, limit, chunk)))
 
 
-def _loo_accuracies(x: np.ndarray, y: np.ndarray, metric: str, chunk: int) -> tuple[float, float]:
+def _loo_accuracies(
+    x: np.ndarray, y: np.ndarray, metric: Metric, chunk: int
+) -> tuple[float, float]:
     pool = np.concatenate([x, y])
     side = np.arange(len(pool)) < len(x)
     scores = np.empty(len(pool))
     for i in range(0, len(pool), chunk):
-        table = DISTANCES[metric](pool[i : i + chunk], pool)
+        table = _distance(metric)(pool[i : i + chunk], pool)
         here = np.arange(i, i + len(table))
         table[here - i, here] = np.inf
         tied = table == table.min(1, keepdims=True)
@@ -164,7 +172,7 @@ def nn_ratio(
     samples: np.ndarray,
     train: np.ndarray,
     test: np.ndarray,
-    metric: str = "euclidean",
+    metric: Metric = "euclidean",
     limit: int = 8,
 ) -> float:
     """Train-to-test nearest-neighbour ratio: 1 for new data, below 1 where training is copied.
@@ -179,7 +187,7 @@ def nn_ratio(
         samples: [n, *S].
         train: [m, *S], what the model saw.
         test: [k, *S], what it did not.
-        metric: a name in `DISTANCES`.
+        metric: a name in `DISTANCES`, or such a function.
         limit: at most so many blocks.
 
     Returns:
