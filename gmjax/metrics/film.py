@@ -76,7 +76,8 @@ def _caption(picture: np.ndarray, time: float, done: float):
     return image
 
 
-def _pick(total: int, count: int) -> np.ndarray:
+def pick(total: int, count: int) -> np.ndarray:
+    """At most `count` of 0 .. total - 1, evenly spaced, with both ends."""
     return np.unique(np.linspace(0, total - 1, min(total, count)).round().astype(int))
 
 
@@ -104,17 +105,22 @@ def film(
         (path of the GIF, path of the PNG).
     """
     x, times = np.asarray(trajectory), np.asarray(times, np.float64)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     x = x[..., None] if kind == "image" and x.ndim == 4 else x
     shown = {"image": side * side, "sequence": 4 * side}.get(kind, x.shape[1])
-    picked = _pick(len(x), frames)
+    picked = pick(len(x), frames)
     pictures = RENDER[kind](x[picked, :shown], num_values, side)
-    done = picked / max(len(x) - 1, 1)
-    first, *rest = [_caption(*frame) for frame in zip(pictures, times[picked], done, strict=True)]
+    path = write(path, pictures, times[picked], picked / max(len(x) - 1, 1))
+    return path, strip(path.with_suffix(".png"), x, times, num_values, kind)
+
+
+def write(path: str | Path, pictures: np.ndarray, times: np.ndarray, done: np.ndarray) -> Path:
+    """GIF of pictures [F, H, W, 3] uint8 over their times [F] and the share of the run done [F]."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    first, *rest = [_caption(*frame) for frame in zip(pictures, times, done, strict=True)]
     durations = [500, *[80] * (len(rest) - 1), 2500][: 1 + len(rest)]
     first.save(path, save_all=True, append_images=rest, duration=durations, loop=0)
-    return path, strip(path.with_suffix(".png"), x, times, num_values, kind)
+    return path
 
 
 def strip(
@@ -137,7 +143,7 @@ def strip(
     Returns:
         The path.
     """
-    picked = _pick(len(trajectory), 6 if kind == "sequence" else stills)
+    picked = pick(len(trajectory), 6 if kind == "sequence" else stills)
     shown = trajectory.shape[1] if kind == "vector" else examples
     pictures = RENDER[kind](trajectory[picked, :shown], num_values, 1)
     height, width = pictures.shape[1:3]

@@ -57,8 +57,8 @@ def tile(images: np.ndarray, columns: int, zoom: int = 1, gap: int = 1) -> np.nd
     return grid
 
 
-def canvas(width: float, height: float, rows: int = 1, columns: int = 1, **kwargs: Any):
-    """A figure on the Agg canvas in inches, and its axes [rows, columns]."""
+def sheet(width: float, height: float):
+    """An empty figure on the Agg canvas, in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -66,6 +66,12 @@ def canvas(width: float, height: float, rows: int = 1, columns: int = 1, **kwarg
     room = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)
     figure = Figure(figsize=(width, height), layout=room, facecolor="white")
     FigureCanvasAgg(figure)
+    return figure
+
+
+def canvas(width: float, height: float, rows: int = 1, columns: int = 1, **kwargs: Any):
+    """A figure on the Agg canvas in inches, and its axes [rows, columns]."""
+    figure = sheet(width, height)
     return figure, figure.subplots(rows, columns, squeeze=False, **kwargs)
 
 
