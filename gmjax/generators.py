@@ -119,6 +119,11 @@ def covariant(
     The probability flow of the diffusion moves with b - (div A + A score) / 2.
     """
     sigma = noise(x, t)
+    if calculus.ignores(lambda y: noise(y, t), x):
+        # Without derivatives there is no frame: [dim, *S] is too much for an image.
+        if jnp.ndim(sigma) == 0:
+            return sigma**2 * score
+        return jnp.tensordot(jax.vmap(lambda v: space.inner(x, v, score))(sigma), sigma, 1)
     if jnp.ndim(sigma) == 0:
         turn = calculus.gradient(space, lambda y: noise(y, t) ** 2, x)
         return turn + sigma**2 * score

@@ -24,6 +24,13 @@ def derivative(f: Callable[[Array], Array], x: Array, v: Array) -> Array:
     return jax.jvp(f, (x,), (v,))[1]
 
 
+def ignores(f: Callable[[Array], Array], x: Array) -> bool:
+    """Whether f, as traced, never reads x, so that all its derivatives are zero."""
+    traced = jax.make_jaxpr(f)(x).jaxpr
+    read = [*traced.outvars, *(v for equation in traced.eqns for v in equation.invars)]
+    return all(v is not own for v in read for own in traced.invars)
+
+
 def curvature(space: Space, f: Callable[[Array], Array], x: Array, v: Array) -> Array:
     """d^2/ds^2 f(exp_x(s v)) at s = 0, the covariant Hessian of f at (v, v): []."""
     along = lambda s: f(space.exp(x, s * v))
