@@ -12,7 +12,20 @@ function of (seed, step): see `gmjax.data.batches`.
 from collections.abc import Callable
 from typing import Any
 
-from gmjax.data import chorales, earth, glyph, records, sets, tables, text, torsions, user
+from gmjax.data import (
+    chorales,
+    earth,
+    glyph,
+    records,
+    rotations,
+    sets,
+    small,
+    synthetic,
+    tables,
+    text,
+    torsions,
+    user,
+)
 from gmjax.data.files import Config
 from gmjax.data.glyph import glyph_pmf
 from gmjax.types import Dataset, lookup
@@ -32,6 +45,12 @@ DATASETS: dict[str, Callable[[Config], Dataset]] = {
     "earthquake": earth.events("quakes_all"),
     "flood": earth.events("flood"),
     "torsions": torsions.torsions,
+    "rotations": rotations.rotations,
+    "tree": synthetic.tree,
+    "poses": synthetic.poses,
+    "banknote": small.banknote,
+    "abalone_weights": small.abalone_weights,
+    "digit_counts": small.digit_counts,
     "abalone": tables.load,
     "wine": tables.load,
     "table": tables.load,
@@ -62,6 +81,9 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "earthquake": TENTHS,
     "flood": TENTHS,
     "torsions": {"angles": 2, **TENTHS},
+    "rotations": rotations.SETTINGS,
+    "banknote": TENTHS,
+    "abalone_weights": TENTHS,
     "abalone": {"observed": "", **TENTHS},
     "wine": {"observed": "", **TENTHS},
     "table": {

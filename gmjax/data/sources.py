@@ -16,7 +16,7 @@ import numpy as np
 
 from gmjax.types import Dataset, DataSpec, Source, UserError
 
-Columns = Mapping[str, np.ndarray]
+Columns = Mapping[str, Any]  # name -> [n, ...]; "x" may be a dictionary of such
 
 KINDS = {"image": 3, "sequence": 1, "vector": 1}  # kind -> rank of one example
 SPACES = {  # likewise, of data without a finite number of values

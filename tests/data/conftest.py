@@ -150,6 +150,14 @@ def make_abalone(root):
     return {}
 
 
+def make_banknote(root):
+    (root / "uci_classification").mkdir()
+    rows = np.random.default_rng(0).normal(3, 2, (50, 4)).round(4)
+    text = "\n".join(",".join(map(str, [*row, i % 2])) for i, row in enumerate(rows))
+    (root / "uci_classification/banknote_authentication.csv").write_text(text + "\n")
+    return {}
+
+
 def make_wine(root):
     (root / "uci_classification").mkdir()
     rng = np.random.default_rng(0)
@@ -223,6 +231,12 @@ MAKE = {
     "torsions": make_torsions,
     "abalone": make_abalone,
     "wine": make_wine,
+    "rotations": lambda root: {},
+    "tree": lambda root: {},
+    "poses": lambda root: {},
+    "digit_counts": lambda root: {},
+    "banknote": make_banknote,
+    "abalone_weights": make_abalone,
     "table": make_table,
     "idx": make_idx,
     "npz": make_npz,
