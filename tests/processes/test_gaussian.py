@@ -332,6 +332,8 @@ def test_noise_that_depends_on_the_state_is_noticed():
     got = generators.covariant(euclidean(2), turning, x, t, s)
     g = turning(x, t)
     np.testing.assert_allclose(got, g**2 * s + 4 * g * t * x, rtol=1e-6)
+    got = generators.covariant(euclidean(2), lambda x, t: 2 + t, x, t, s)
+    np.testing.assert_allclose(got, (2 + t) ** 2 * s, rtol=1e-6)
     still = jnp.asarray([[1.0, 0.5], [0.0, 2.0], [0.3, 0.1]])
     got = generators.covariant(euclidean(2), lambda x, t: t * still, x, t, s)
     np.testing.assert_allclose(got, t**2 * still.T @ still @ s, rtol=1e-6)
