@@ -37,7 +37,15 @@ def network(name: str, **values: Any) -> ConfigDict:
 
 def process(name: str, schedule: ConfigDict, **values: Any) -> ConfigDict:
     """`config.process`: the chain `name` on the clock `schedule`."""
-    keys = {"sigma0": 1.0, "sigma_rate": 1.0, "matrix": ""}
+    keys = {
+        "sigma0": 1.0,
+        "sigma_rate": 1.0,
+        "matrix": "",
+        "data_variance": 1.0,
+        "speeds": (1.0,),
+        "alpha": 1.0,
+        "chain": "",
+    }
     return section(keys, name=name, schedule=schedule, **values)
 
 

@@ -35,6 +35,7 @@ def run(config, directory: Path) -> None:
             raise UserError(f"config.evaluate.{key}={config.evaluate[key]} must be at least 1")
     dataset = data.load(config.data)
     method = methods.build(config, dataset.spec)
+    reporting.check(method, dataset, config)
     mesh = loop.compile(method, config).mesh
     directory = workdir.prepare(directory, config, create=config.mode == "train")
     evaluate = reporting.evaluator(method, dataset, config, mesh)
@@ -43,7 +44,12 @@ def run(config, directory: Path) -> None:
             dataset.train, config.train.batch_size, config.seed, config.train.workers
         )
         state = loop.train(
-            method, batch, config, directory, lambda s, _: evaluate(s), "bits_per_dim"
+            method,
+            batch,
+            config,
+            directory,
+            lambda s, _: evaluate(s),
+            reporting.criterion(dataset.spec),
         )
     else:
         _, state = loop.load(method, config, directory)

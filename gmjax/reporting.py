@@ -22,10 +22,10 @@ import numpy as np
 
 from gmjax import data
 from gmjax.data import batches
-from gmjax.metrics import film, plots, report, two_sample
+from gmjax.metrics import film, maps, plots, report, samples, two_sample
 from gmjax.metrics.bits import mean_and_error
 from gmjax.training import sharding, workdir
-from gmjax.types import Dataset, Method, PyTree
+from gmjax.types import Dataset, DataSpec, Method, PyTree, UserError
 
 RESULTS = "results.json"
 LARGEST = 10_000  # examples of a split that the report looks at
@@ -34,10 +34,10 @@ LARGEST = 10_000  # examples of a split that the report looks at
 def evaluator(
     method: Method, dataset: Dataset, config: Any, mesh: jax.sharding.Mesh
 ) -> Callable[[PyTree], dict[str, float]]:
-    """state -> held-out bits per dimension and its parts, compiled once.
+    """state -> held-out bits per dimension, or nats an example, and parts, compiled once.
 
     Args:
-        method: its `evaluate` returns nats per site: "nats" and what it is the sum of.
+        method: its `evaluate` returns "nats", per site of discrete data, and what it is made of.
         dataset: the test split is used.
         config: reads seed and evaluate.{batch_size, limit}.
         mesh: where the state lives.
@@ -65,14 +65,33 @@ def evaluator(
             batch = sharding.global_batch(local, rows)
             out = jax.device_get(step(state, jax.random.fold_in(key, i), batch))
             keep = out.pop("mask")
-            for name, value in out.items():
-                found.setdefault(name, []).append(value[keep])
-        bits = {name: np.concatenate(nats) / np.log(2) for name, nats in found.items()}
-        mean, error = mean_and_error(bits.pop("nats"))
-        parts = {f"bits_{name}": float(np.mean(value)) for name, value in bits.items()}
-        return {"bits_per_dim": mean, "bits_per_dim_error": error, **parts}
+            for part, value in out.items():
+                found.setdefault(part, []).append(value[keep])
+        values = {name: np.concatenate(each) / unit for name, each in found.items()}
+        mean, error = mean_and_error(values.pop("nats"))
+        parts = {prefix + name: float(np.mean(value)) for name, value in values.items()}
+        return {name: mean, f"{name}_error": error, **parts}
 
+    name = criterion(dataset.spec)
+    unit, prefix = (np.log(2), "bits_") if name == "bits_per_dim" else (1.0, "nats_")
     return evaluate
+
+
+def criterion(spec: DataSpec) -> str:
+    """What a model is judged by: bits a site of discrete data, nats an example of others."""
+    return "bits_per_dim" if spec.kind in report.KINDS else "nll"
+
+
+def check(method: Method, dataset: Dataset, config: Any) -> None:
+    """Holds the data against the method's state space.
+
+    Raises:
+        UserError: a point is not in the space.
+    """
+    for name, source in (("train", dataset.train), ("test", dataset.test)):
+        wrong = method.check(split(source)["x"]) if method.check else ""
+        if wrong:
+            raise UserError(f"config.data.name={config.data.name!r}, {name}: {wrong}")
 
 
 def draw(
@@ -88,7 +107,7 @@ def draw(
     size = min(c.batch_size, c.num_samples)
     number = -(-c.num_samples // size)
     rows = sharding.batch_sharding(mesh) if size % mesh.size == 0 else whole
-    shown = min(36, size) if spec.kind != "vector" else min(2000, size)
+    shown = min(36, size) if spec.kind in ("image", "sequence") else min(2000, size)
 
     def run(state, key, cond):
         place = lambda x: jax.lax.with_sharding_constraint(x, rows)
@@ -106,7 +125,7 @@ def draw(
     ended = time.perf_counter()
     n = c.num_samples
     result = {
-        "x": np.concatenate([o.x for o in out])[:n],
+        "x": jax.tree.map(lambda *parts: np.concatenate(parts)[:n], *(o.x for o in out)),
         "nfe": int(out[0].nfe),
         "seconds": ended - compiled,
         "compile_seconds": compiled - started,
@@ -114,7 +133,8 @@ def draw(
         "trajectory": out[0].trajectory,
     }
     names = {"label": "label", "values": "truth"}
-    return result | {new: given[old][:n] for old, new in names.items() if old in given}
+    few = jax.tree.map(lambda a: a[:n], given)
+    return result | {new: few[old] for old, new in names.items() if old in given}
 
 
 def condition(dataset: Dataset, config: Any, n: int) -> dict[str, np.ndarray]:
@@ -123,11 +143,12 @@ def condition(dataset: Dataset, config: Any, n: int) -> dict[str, np.ndarray]:
     if config.labels:
         cond["label"] = np.arange(n, dtype=np.int32) % dataset.spec.num_classes
     probe = dataset.test.take(np.arange(1))
-    if "observed" in probe:
-        held = dataset.test.take(np.arange(n) % dataset.test.size)
-        cond |= {"observed": held["observed"], "values": held["x"]}
-        if config.labels and "label" in held:
-            cond["label"] = held["label"]
+    if "observed" not in probe:
+        return cond
+    held = dataset.test.take(np.arange(n) % dataset.test.size)
+    cond |= {"observed": held["observed"], "values": held["x"]}
+    if config.labels and "label" in held:
+        cond["label"] = held["label"]
     return cond
 
 
@@ -153,25 +174,31 @@ def sample_and_report(
         return figures
     spec, x = dataset.spec, drawn["x"]
     train, test = split(dataset.train), split(dataset.test)
-    judged = report.sample_report(
-        x,
-        train["x"],
-        test["x"],
-        spec,
-        train_label=train.get("label") if spec.kind == "image" else None,
-        test_label=test.get("label") if spec.kind == "image" else None,
-        sample_label=drawn.get("label"),
-        truth=drawn.get("truth"),
-    )
+    if criterion(spec) == "nll":
+        judged = samples.samples_report(x, train["x"], test["x"], spec)
+    else:
+        judged = report.sample_report(
+            x,
+            train["x"],
+            test["x"],
+            spec,
+            train_label=train.get("label") if spec.kind == "image" else None,
+            test_label=test.get("label") if spec.kind == "image" else None,
+            sample_label=drawn.get("label"),
+            truth=drawn.get("truth"),
+        )
     results = {
         **figures,
         **judged,
         "nfe": drawn["nfe"],
         "sample_seconds": drawn["seconds"],
         "sample_compile_seconds": drawn["compile_seconds"],
-        "num_samples": len(x),
+        "num_samples": config.sample.num_samples,
     }
-    np.save(directory / "samples.npy", x)
+    if isinstance(x, dict):
+        np.savez(directory / "samples.npz", **x)
+    else:
+        np.save(directory / "samples.npy", x)
     pictures(directory, drawn, train["x"], test["x"], dataset)
     decode = data.decoder(config.data)
     if decode:
@@ -190,8 +217,25 @@ def pictures(
     directory: Path, drawn: dict[str, Any], train: np.ndarray, test: np.ndarray, dataset: Dataset
 ) -> None:
     """samples.png, film.gif and film.png, and the loss curve from metrics.jsonl."""
-    spec, x = dataset.spec, drawn["x"]
-    show = plots.picture(spec)
+    discrete = criterion(dataset.spec) == "bits_per_dim"
+    (_discrete_pictures if discrete else _maps)(directory, drawn, train, test, dataset.spec)
+    rows = [json.loads(line) for line in _lines(directory / "metrics.jsonl")]
+    losses = [(row["step"], row["loss"]) for row in rows if "loss" in row]
+    if losses:
+        steps, values = np.asarray(losses).T
+        unit = "nats per site" if discrete else "training loss"
+        plots.loss_curve(directory / "loss.png", {"training": (steps, values)}, unit)
+
+
+def _maps(directory, drawn, train, test, spec) -> None:
+    maps.PICTURES[spec.kind](directory / "samples.png", drawn["x"], test, names=spec.names)
+    if drawn["trajectory"] is not None:
+        path, times = drawn["trajectory"], drawn["times"]
+        maps.film(directory / "film.gif", path, times, spec.kind, spec.names)
+
+
+def _discrete_pictures(directory, drawn, train, test, spec) -> None:
+    x, show = drawn["x"], plots.picture(spec)
     extra = {}
     if spec.kind == "image":
         extra["nearest"] = train[two_sample.nearest(x[:100], train)[1]]
@@ -202,11 +246,6 @@ def pictures(
         path = np.concatenate([drawn["trajectory"], last])
         when = np.append(drawn["times"], 0.0)
         film.film(directory / "film.gif", path, when, spec.num_values, spec.kind)
-    rows = [json.loads(line) for line in _lines(directory / "metrics.jsonl")]
-    losses = [(row["step"], row["loss"]) for row in rows if "loss" in row]
-    if losses:
-        steps, values = np.asarray(losses).T
-        plots.loss_curve(directory / "loss.png", {"training": (steps, values)}, "nats per site")
 
 
 def show(results: dict[str, Any], directory: Path) -> None:

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 
 from gmjax.losses.generalised import end_terms
 from gmjax.losses.times import TimeSampler
-from gmjax.processes.observed import batch_size, clamp
+from gmjax.processes.observed import batch_size, clamp, where
 from gmjax.types import Array, Cond, Key, Loss, Predict, Process, PyTree, Space
 
 
@@ -54,10 +54,14 @@ def denoising(process: Process, times: TimeSampler, likelihood: bool = False) ->
         x = clamp(x, x0, cond)
         out = predict(x, t, cond)
 
-        def one(x, x0, t, out):
-            return gap(x, t, process.target(x0, x, t), process.read(out, x, t))
+        def one(x, x0, t, out, observed):
+            score, target = process.read(out, x, t), process.target(x0, x, t)
+            # What is observed is not noised, and has nothing to learn.
+            target = target if observed is None else where(observed, score, target)
+            return gap(x, t, target, score)
 
-        return jax.vmap(one)(x, x0, t, out) * (weight if likelihood else 1), {}
+        observed = None if cond is None else cond.get("observed")
+        return jax.vmap(one)(x, x0, t, out, observed) * (weight if likelihood else 1), {}
 
     return loss
 

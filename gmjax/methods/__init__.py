@@ -3,10 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
-from gmjax.methods import discrete_diffusion
+from gmjax.methods import discrete_diffusion, markov_diffusion
 from gmjax.types import DataSpec, Method, lookup
 
-METHODS: dict[str, Callable[..., Method]] = {"discrete_diffusion": discrete_diffusion.build}
+METHODS: dict[str, Callable[..., Method]] = {
+    "discrete_diffusion": discrete_diffusion.build,
+    "markov_diffusion": markov_diffusion.build,
+}
 
 
 def build(config: Any, spec: DataSpec) -> Method:

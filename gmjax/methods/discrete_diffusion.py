@@ -16,6 +16,7 @@ from gmjax import networks
 from gmjax.likelihoods.elbo import discrete_elbo
 from gmjax.losses import discrete, times
 from gmjax.methods.combinators import State, from_loss, optimizer
+from gmjax.methods.settings import accumulation, call, inside, positive
 from gmjax.processes import chains, ctmc
 from gmjax.processes.schedules import SCHEDULES
 from gmjax.samplers import discrete as steppers
@@ -45,12 +46,12 @@ def build(config: Config, spec: DataSpec) -> Method:
             " networks do not have; valid: leave_one_out, posterior"
         )
     read = parametrisation(noise)
-    t_min = _inside(config.loss.t_min, "config.loss.t_min")
+    t_min = inside(config.loss.t_min, "config.loss.t_min")
     clock = time_sampler(config.loss, noise, t_min)
     network = networks.build(config.network, spec, noise.chain.num_states)
     labels = _labels(config, spec)
     train_loss = discrete.denoising(noise, read, loss_terms(config.loss, noise), clock)
-    bound = discrete_elbo(noise, read, clock, t_min, _positive(config.evaluate, "evaluate.times"))
+    bound = discrete_elbo(noise, read, clock, t_min, positive(config.evaluate, "evaluate.times"))
     draw = sampler(config, noise, read, spec, t_min)
     drop = config.loss.label_dropout
 
@@ -100,8 +101,8 @@ def build_process(config: Config, spec: DataSpec) -> ctmc.CTMC:
     if config.name == "rates":
         chain = chains.rates(_matrix(own.pop("matrix", None), spec))
     else:
-        chain = _call(partial(make, spec.num_values), own, "config.process")
-    return ctmc.CTMC(chain, _call(schedule, clock, "config.process.schedule"))
+        chain = call(partial(make, spec.num_values), own, "config.process")
+    return ctmc.CTMC(chain, call(schedule, clock, "config.process.schedule"))
 
 
 def loss_terms(config: Config, noise: ctmc.CTMC) -> dict[str, float]:
@@ -131,17 +132,6 @@ def condition(batch: Mapping[str, Array], labels: bool) -> dict[str, Array]:
     return {name: batch[name] for name in names if name in batch}
 
 
-def accumulation(config: Config) -> int:
-    """`config.train.accumulate`, checked against the batch."""
-    parts, size = config.train.accumulate, config.train.batch_size
-    if parts < 1 or size % parts:
-        raise UserError(
-            f"config.train.accumulate={parts} must be a positive divisor of"
-            f" config.train.batch_size={size}"
-        )
-    return parts
-
-
 def sampler(
     config: Config,
     noise: ctmc.CTMC,
@@ -157,14 +147,14 @@ def sampler(
         lays the batch out over devices.
     """
     c = config.sample
-    steps = _positive(c, "sample.steps")
+    steps = positive(c, "sample.steps")
     base = ctmc.base(noise, spec.shape)
     finish = lookup({"argmax": False, "sample": True}, c.finish, "config.sample.finish")
     scale, labels = c.guidance, _labels(config, spec)
     if scale != 1.0 and not labels:
         raise UserError(f"config.sample.guidance={scale} needs labels: set config.labels=True")
     for name in ("num_samples", "batch_size"):
-        _positive(c, f"sample.{name}")
+        positive(c, f"sample.{name}")
     last = steppers.denoise(read, finish)
     name, options = c.name, {}
     table = {**steppers.STEPPERS, "exact": None}
@@ -245,24 +235,3 @@ def _matrix(given: Any, spec: DataSpec) -> np.ndarray:
             f"{key} is {len(matrix)} x {len(matrix)}; the data have {spec.num_values} values"
         )
     return matrix
-
-
-def _call(make: Callable, kwargs: dict[str, Any], key: str) -> Any:
-    """make(**kwargs), with an unknown or missing key named."""
-    try:
-        return make(**kwargs)
-    except TypeError as error:
-        raise UserError(f"{key}: {str(error).split(') ')[-1].split('() ')[-1]}") from None
-
-
-def _inside(value: float, key: str) -> float:
-    if not 0 < value < 1:
-        raise UserError(f"{key}={value} must lie in (0, 1)")
-    return value
-
-
-def _positive(section: Config, key: str) -> int:
-    value = section[key.split(".")[-1]]
-    if value < 1:
-        raise UserError(f"config.{key}={value} must be at least 1")
-    return value

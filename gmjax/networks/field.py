@@ -4,7 +4,7 @@ The state enters as the features that its space gives (coordinates, cosines and 
 values), laid side by side with sines of a random projection of them, which let a small network
 follow densities that vary over short distances (Tancik et al. 2020). Residual blocks
 ``h + W2 silu(W1 (norm(h) (1 + scale) + shift))`` follow, scale and shift linear in the vector of
-time, class and context. The last layer is zero at first.
+time, class and context. The last layer, which sees the features too, is zero at first.
 """
 
 from collections.abc import Mapping
@@ -73,8 +73,11 @@ class Field(nn.Module):
             u = nn.silu(Dense(self.expand * self.width, self.dtype)(u))
             u = nn.Dropout(self.dropout, deterministic=not train)(u)
             h = h + Dense(self.width, self.dtype)(u)
+        # Norms forget how far out a state is, and scores grow with it: a linear path keeps it.
+        (scale,) = Modulation(1, features.shape[-1])(c)
+        h = jnp.concatenate([normalise(h), features * (1 + scale)], -1)
         last = Dense(self.outputs, kernel_init=nn.initializers.zeros)
-        return last(normalise(h)).astype(jnp.float32)
+        return last(h).astype(jnp.float32)
 
 
 def build(config: Mapping[str, Any], outputs: int, num_classes: int = 0) -> Field:

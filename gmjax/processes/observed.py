@@ -15,12 +15,16 @@ def clamp(x: PyTree, clean: PyTree, cond: Cond) -> PyTree:
     """
     if cond is None or "observed" not in cond:
         return x
+    return where(cond["observed"], clean, x)
 
-    def keep(observed, clean, noisy):
-        mask = observed.reshape(observed.shape + (1,) * (clean.ndim - observed.ndim))
-        return jnp.where(mask, clean, noisy)
 
-    return jax.tree.map(keep, cond["observed"], clean, x)
+def where(mask: PyTree, a: PyTree, b: PyTree) -> PyTree:
+    """a where the mask is true and b elsewhere; a mask of fewer axes covers the trailing ones."""
+
+    def pick(mask, a, b):
+        return jnp.where(mask.reshape(mask.shape + (1,) * (a.ndim - mask.ndim)), a, b)
+
+    return jax.tree.map(pick, mask, a, b)
 
 
 def batch_size(x: PyTree) -> int:

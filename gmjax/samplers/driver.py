@@ -11,19 +11,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gmjax.types import Array, Cond, Key, Predict, Samples, Stepper
+from gmjax.processes.observed import batch_size
+from gmjax.types import Array, Cond, Key, Predict, PyTree, Samples, Stepper
 
 
 def reverse(
     stepper: Stepper,
     predict: Predict,
     key: Key,
-    x: Array,
+    x: PyTree,
     times: Array,
     cond: Cond = None,
     *,
     finish: Callable[..., Array] | None = None,
-    project: Callable[[Key, Array, Array], Array] | None = None,
+    project: Callable[[Key, PyTree, Array], PyTree] | None = None,
     trajectory: int = 0,
 ) -> Samples:
     """Run the reverse process along `times`.
@@ -32,7 +33,7 @@ def reverse(
         stepper: moves (x, t) to t_next.
         predict: the network, (x [B, *S], t [B], cond) -> output.
         key: a PRNG key.
-        x: [B, *S], a draw of the law at times[0].
+        x: [B, *S], or a tree of such, a draw of the law at times[0].
         times: [N + 1], decreasing.
         cond: passed to `predict`.
         finish: (predict, key, x, t [B], cond) -> x0, one evaluation at times[-1].
@@ -46,26 +47,29 @@ def reverse(
     steps = len(times) - 1
     clamp = project or (lambda key, x, t: x)
     key_steps, key_start, key_last = jax.random.split(key, 3)
-    start = clamp(key_start, x, jnp.full(len(x), times[0]))
+    size = batch_size(x)
+    start = clamp(key_start, x, jnp.full(size, times[0]))
+    shown = lambda x: jax.tree.map(lambda a: a[:trajectory], x)
 
     def body(state, inputs):
         x, carry = state
         i, t, t_next = inputs
         key_step, key_clamp = jax.random.split(jax.random.fold_in(key_steps, i))
-        t, t_next = jnp.full(len(x), t), jnp.full(len(x), t_next)
+        t, t_next = jnp.full(size, t), jnp.full(size, t_next)
         x, carry = stepper.step(predict, key_step, x, t, t_next, carry, cond)
         x = clamp(key_clamp, x, t_next)
-        return (x, carry), x[:trajectory] if trajectory else None
+        return (x, carry), shown(x) if trajectory else None
 
     inputs = (jnp.arange(steps), times[:-1], times[1:])
     (x, _), path = jax.lax.scan(body, (start, stepper.init(start)), inputs)
     nfe = stepper.nfe(times)
     if finish is not None:
-        t = jnp.full(len(x), times[-1])
+        t = jnp.full(size, times[-1])
         x = clamp(key_last, finish(predict, key_last, x, t, cond), jnp.zeros_like(t))
         nfe = nfe + 1
     if trajectory:
-        path = jnp.concatenate([start[None, :trajectory], path])
+        join = lambda a, b: jnp.concatenate([a[None], b])
+        path = jax.tree.map(join, shown(start), path)
     return Samples(x, jnp.asarray(nfe, jnp.int32), times, path)
 
 

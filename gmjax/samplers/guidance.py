@@ -1,8 +1,9 @@
 """Guidance as a wrapper Predict -> Predict.
 
 Classifier-free guidance extrapolates from the unconditional to the conditional output,
-u + w (c - u). Applied to logits it samples sites from p(x0 | x_t)^(1 - w) p(x0 | x_t, y)^w,
-whatever the parametrisation: the known factor q(x_t | x0) has total weight one in both.
+u + w (c - u). Applied to scores it samples from p_t(x)^(1 - w) p_t(x | y)^w; applied to logits
+it samples sites from p(x0 | x_t)^(1 - w) p(x0 | x_t, y)^w, whatever the parametrisation: the known
+factor q(x_t | x0) has total weight one in both.
 """
 
 import jax
@@ -29,10 +30,9 @@ def classifier_free(predict: Predict, scale: float, num_classes: int) -> Predict
         assert cond is not None, "guidance needs labels"
         null = {**cond, "label": jnp.full_like(cond["label"], num_classes)}
         both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), dict(cond), null)
-        out = predict(jnp.concatenate([x, x]), jnp.concatenate([t, t]), both)
-        conditional, unconditional = jnp.split(out, 2)
-        # Normalised first: logits of a law are defined up to a constant a site.
-        c, u = jax.nn.log_softmax(conditional, -1), jax.nn.log_softmax(unconditional, -1)
-        return u + scale * (c - u)
+        twice = lambda tree: jax.tree.map(lambda a: jnp.concatenate([a, a]), tree)
+        out = predict(twice(x), twice(t), both)
+        half = len(t)
+        return jax.tree.map(lambda a: a[half:] + scale * (a[:half] - a[half:]), out)
 
     return guided

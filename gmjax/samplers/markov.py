@@ -78,7 +78,8 @@ def infill(cond: Cond) -> Callable[[Key, PyTree, Array], PyTree] | None:
     """
     if cond is None or "values" not in cond:
         return None
-    return lambda key, x, t: clamp(x, cond["values"], cond)
+    known = dict(cond)  # a copy: what the caller later takes out is still known here
+    return lambda key, x, t: clamp(x, known["values"], known)
 
 
 STEPPERS: dict[str, Callable[[Process], Stepper]] = {"walk": walk, "flow": flow}

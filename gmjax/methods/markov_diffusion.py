@@ -1,0 +1,247 @@
+"""Diffusion on any state space: a noising process, a score network, a reverse sampler.
+
+`build(config, spec)` reads the sections process, loss, network, optimizer, evaluate and sample
+of a configuration and returns a `Method`. The state is an array or a tree of arrays; the
+network sees the features that each space gives and predicts one number for every entry of the
+score, which the process's `read` turns into the score.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from gmjax.likelihoods import flow
+from gmjax.losses import scores, times
+from gmjax.methods.combinators import State, from_loss, optimizer
+from gmjax.methods.settings import accumulation, call, inside, positive
+from gmjax.networks import field
+from gmjax.processes import PROCESSES
+from gmjax.processes.observed import batch_size
+from gmjax.processes.schedules import SCHEDULES, Schedule
+from gmjax.samplers import driver, grids, guidance, markov
+from gmjax.types import Array, DataSpec, Key, Method, Predict, Process, Samples, UserError, lookup
+
+Config = Any
+
+
+def build(config: Config, spec: DataSpec) -> Method:
+    """The method of a configuration for data of `spec`.
+
+    Args:
+        config: a ConfigDict as in `configs/markov_diffusion.py`.
+        spec: what the data look like.
+
+    Raises:
+        UserError: a name that is in no table, or a value that is not valid.
+    """
+    process, schedule = build_process(config.process, spec)
+    t_min = inside(config.loss.t_min, "config.loss.t_min")
+    clock = _time_sampler(config.loss, schedule, t_min)
+    weighting = lookup(
+        {"simple": False, "likelihood": True}, config.loss.weighting, "config.loss.weighting"
+    )
+    labels = _labels(config, spec)
+    network, predictor = build_network(config, spec, process)
+    train_loss = scores.denoising(process, clock, weighting)
+    judge = evaluator(config, process, schedule, t_min)
+    draw = sampler(config, process, schedule, spec, t_min)
+    share = config.loss.observed
+    if not 0 <= share < 1:
+        raise UserError(f"config.loss.observed={share} must lie in [0, 1)")
+
+    def init(key: Key):
+        x = jax.tree.map(lambda a: a[None], _example(process))
+        return network(key, x)
+
+    def loss(params, key, batch):
+        key_loss, key_drop, key_label, key_mask = jax.random.split(key, 4)
+        cond = _condition(batch, labels)
+        if labels:
+            dropped = jax.random.uniform(key_label, cond["label"].shape) < config.loss.label_dropout
+            cond["label"] = jnp.where(dropped, spec.num_classes, cond["label"])
+        if share:
+            cond["observed"] = _masks(key_mask, batch["x"], share)
+        predict = predictor(params, train=True, rngs={"dropout": key_drop})
+        return train_loss(predict, key_loss, batch["x"], cond)
+
+    start, update = from_loss(
+        init,
+        loss,
+        optimizer(config.optimizer, config.train.steps),
+        config.optimizer.ema,
+        accumulation(config),
+    )
+
+    def evaluate(state: State, key: Key, batch: Mapping[str, Any]) -> dict[str, Array]:
+        return judge(predictor(state.ema), key, batch["x"], _condition(batch, labels))
+
+    def sample(state: State, key: Key, n: int, cond=None, **kwargs) -> Samples:
+        return draw(predictor(state.ema), key, n, cond, **kwargs)
+
+    return Method(start, update, evaluate, sample, lambda x: check(process.space, x))
+
+
+def build_process(config: Config, spec: DataSpec) -> tuple[Process, Schedule]:
+    """The noising process of `config.process` and its clock.
+
+    Args:
+        config: name, the process's own keys, and schedule.{name, its keys}.
+        spec: gives the shape of a state.
+    """
+    make = lookup(PROCESSES, config.name, "config.process.name")
+    clock = {k: v for k, v in config.schedule.items() if v is not None}
+    form = lookup(SCHEDULES, clock.pop("name"), "config.process.schedule.name")
+    schedule = call(form, clock, "config.process.schedule")
+    own = {k: v for k, v in config.items() if k not in ("name", "schedule") and v is not None}
+    process = call(lambda **own: make(schedule, spec, **own), own, "config.process")
+    return process, schedule
+
+
+def build_network(config: Config, spec: DataSpec, process: Process) -> tuple[Callable, Callable]:
+    """(init (key, x [1, *S]) -> params, predictor (params, **kwargs) -> `Predict`)."""
+    x = _example(process)
+    score = jax.eval_shape(process.target, x, x, jnp.ones(()))
+    flat, unravel = ravel_pytree(jax.tree.map(lambda s: jnp.zeros(s.shape), score))
+    network = field.build(config.network, flat.size, spec.num_classes if config.labels else 0)
+    context = config.loss.observed > 0
+
+    def features(x, cond):
+        columns = _embed(process.space, x)
+        if context:
+            mask = (cond or {}).get("observed", jax.tree.map(lambda a: jnp.zeros(a.shape), x))
+            flags = jax.vmap(lambda m: ravel_pytree(m)[0].astype(jnp.float32))(mask)
+            columns = jnp.concatenate([columns, flags], -1)
+        return columns
+
+    def init(key, x):
+        return network.init(key, features(x, None), jnp.ones(1))
+
+    def predictor(params, **kwargs) -> Predict:
+        def predict(x, t, cond):
+            return jax.vmap(unravel)(network.apply(params, features(x, cond), t, cond, **kwargs))
+
+        return predict
+
+    return init, predictor
+
+
+def evaluator(config: Config, process: Process, schedule: Schedule, t_min: float) -> Callable:
+    """(predict, key, x0, cond) -> {"nats", ...} [B], by `config.evaluate.likelihood`.
+
+    `flow`: -log p(x0) by the probability flow from t_min; `elbo`: the bound on -log p of x0
+    noised to t_min, and its parts. Nats in the space's reference measure.
+    """
+    c = config.evaluate
+    lookup({"flow": 1, "elbo": 1}, c.likelihood, "config.evaluate.likelihood")
+    if c.likelihood == "elbo" or process.velocity is None or isinstance(process.space, dict):
+        if process.log_prob is None:
+            raise UserError(
+                f"config.process.name={config.process.name!r} has no kernel density, hence no"
+                " bound; valid for config.evaluate.likelihood: flow"
+            )
+        bound_times = times.uniform_in_noise(schedule, t_min)
+        return scores.elbo(process, bound_times, t_min, positive(c, "evaluate.times"))
+    grid = lookup(grids.GRIDS, config.sample.grid, "config.sample.grid")
+    steps = grid(positive(c, "evaluate.steps"), t_min, schedule)
+    run = flow.log_likelihood(process, steps, c.probes)
+    return lambda predict, key, x, cond: {"nats": -run(predict, key, x, cond)}
+
+
+def sampler(
+    config: Config, process: Process, schedule: Schedule, spec: DataSpec, t_min: float
+) -> Callable[..., Samples]:
+    """The sampler of `config.sample`.
+
+    Returns:
+        (predict, key, n, cond, *, trajectory=0, place=None) -> `Samples`. `cond` may hold
+        label [n], context [n, C], and observed (a tree of booleans like x) with values, which
+        are clamped; `place` lays the batch out over devices.
+    """
+    c = config.sample
+    steps, scale, labels = positive(c, "sample.steps"), c.guidance, _labels(config, spec)
+    if scale != 1.0 and not labels:
+        raise UserError(f"config.sample.guidance={scale} needs labels: set config.labels=True")
+    for name in ("num_samples", "batch_size"):
+        positive(c, f"sample.{name}")
+    stepper = lookup(markov.STEPPERS, c.name, "config.sample.name")(process)
+    times = lookup(grids.GRIDS, c.grid, "config.sample.grid")(steps, t_min, schedule)
+
+    def draw(predict, key, n, cond=None, *, trajectory=0, place=None) -> Samples:
+        key_base, key_run = jax.random.split(key)
+        x = jax.vmap(process.base.sample)(jax.random.split(key_base, n))
+        x = jax.tree.map(place, x) if place else x
+        cond = dict(cond or {})
+        if "values" in cond and not config.loss.observed:
+            raise UserError(
+                "config.data.observed needs a model of given entries: train with"
+                " config.loss.observed in (0, 1), such as 0.5"
+            )
+        project = markov.infill(cond)
+        cond.pop("values", None)
+        passes = 1
+        if labels and scale != 1.0:
+            predict, passes = guidance.classifier_free(predict, scale, spec.num_classes), 2
+        out = driver.reverse(
+            stepper, predict, key_run, x, times, cond, project=project, trajectory=trajectory
+        )
+        return out._replace(nfe=passes * out.nfe)
+
+    return draw
+
+
+def check(space: Any, x: Any) -> str:
+    """What is wrong with data x [N, *S], by the space's own check; "" where nothing is."""
+    if isinstance(space, Mapping):
+        wrong = (f"{name}: {text}" for name in space if (text := check(space[name], x[name])))
+        return "; ".join(wrong)
+    return space.check(x)
+
+
+def _time_sampler(config: Config, schedule: Schedule, t_min: float) -> times.TimeSampler:
+    spread = lookup(times.SPREADS, config.spread, "config.loss.spread")
+    table = {
+        "uniform": lambda s: times.uniform_in_t(t_min, s),
+        "noise": lambda s: times.uniform_in_noise(schedule, t_min, s),
+    }
+    return lookup(table, config.times, "config.loss.times")(spread)
+
+
+def _example(process: Process) -> Any:
+    """A state to trace shapes with."""
+    return process.base.sample(jax.random.key(0))
+
+
+def _embed(space: Any, x: Any) -> Array:
+    """The features of every part of a state, side by side: [B, F]."""
+    if isinstance(space, Mapping):
+        return jnp.concatenate([_embed(space[name], x[name]) for name in sorted(space)], -1)
+    return jax.vmap(space.embed)(x)
+
+
+def _masks(key: Key, x: Any, share: float) -> Any:
+    """Half of the batch with every entry observed with probability `share`, half with none."""
+    leaves, tree = jax.tree.flatten(x)
+    keys = jax.random.split(key, len(leaves) + 1)
+    n = batch_size(x)
+    half = jax.random.uniform(keys[-1], (n,)) < 0.5
+
+    def mask(k, a):
+        chosen = jax.random.uniform(k, a.shape) < share
+        return chosen & half.reshape((n,) + (1,) * (a.ndim - 1))
+
+    masks = [mask(k, a) for k, a in zip(keys[:-1], leaves, strict=True)]
+    return jax.tree.unflatten(tree, masks)
+
+
+def _condition(batch: Mapping[str, Any], labels: bool) -> dict[str, Any]:
+    names = ("label", "context") if labels else ("context",)
+    return {name: batch[name] for name in names if name in batch}
+
+
+def _labels(config: Config, spec: DataSpec) -> bool:
+    if config.labels and not spec.num_classes:
+        raise UserError(f"config.labels=True: data set {config.data.name!r} has no labels")
+    return bool(config.labels)
