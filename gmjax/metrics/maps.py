@@ -103,18 +103,21 @@ def film(
     names: Any = (),
     frames: int = 40,
     stills: int = 6,
+    real: Any = None,
 ) -> tuple[Path, Path]:
     """GIF of a trajectory, and beside it (same name, .png) a strip of stills.
 
     Args:
         path: of the GIF.
         trajectory: [T, n, *S], or a dictionary of such, first states first; at most 2000 are
-            shown. The limits of the panels are those of the last states.
+            shown.
         times: [T], the time of each.
         kind: a row of `PANELS`.
         names: of the coordinates, as in `DataSpec.names`.
         frames: at most so many, evenly spaced; the first and the last always.
         stills: likewise, of the strip, which shows the first three panels.
+        real: data [m, *S], which give the limits and stand behind histograms; the last states
+            where None.
 
     Returns:
         (path of the GIF, path of the PNG).
@@ -122,7 +125,11 @@ def film(
     times = np.asarray(times, np.float64)
     x = jax.tree.map(lambda a: np.asarray(a)[:, :2000], trajectory)
     at = lambda k: jax.tree.map(lambda a: a[k], x)
-    panels = lookup(PANELS, kind, "config.data.kind")(at(-1), names)
+    # Samples that are not finite may not spoil the limits.
+    behind = jax.tree.map(
+        lambda a: np.nan_to_num(a, posinf=0, neginf=0), at(-1) if real is None else real
+    )
+    panels = lookup(PANELS, kind, "config.data.kind")(behind, names)
     picked = pick(len(times), frames)
     done = picked / max(len(times) - 1, 1)
     pictures = _frames(panels, [at(k) for k in picked])

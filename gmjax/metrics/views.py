@@ -74,6 +74,7 @@ def tilt(x: np.ndarray) -> np.ndarray:
 def _hue(turns: np.ndarray) -> np.ndarray:
     from matplotlib.colors import hsv_to_rgb
 
+    turns = np.nan_to_num(turns)  # whose points are nowhere
     return hsv_to_rgb(np.stack([turns % 1.0, 0 * turns + 0.7, 0 * turns + 0.8], -1))
 
 

@@ -66,7 +66,8 @@ def test_other_dimensions(kind, shape, count, tmp_path):
     x = np.random.default_rng(0).dirichlet(np.ones(shape[0]), 40)
     x = np.round(10 * x).astype(int) if kind == "counts" else x
     assert len(views.PANELS[kind](x)) == count
-    assert pixels(maps.PICTURES[kind](tmp_path / "a.png", x[:20], x[20:])).shape[1] > 300
+    if count == 1:
+        assert pixels(maps.PICTURES[kind](tmp_path / "a.png", x[:20], x[20:])).shape[1] > 300
 
 
 def test_names_go_to_the_axes():
@@ -145,6 +146,17 @@ def test_films_of_every_kind(kind, tmp_path):
     assert min(pixels(png).shape[:2]) > 100
 
 
+def test_the_limits_of_a_film_are_those_of_the_data(tmp_path):
+    """Data a hundred times as wide: the samples become a spot in the middle."""
+    x = np.broadcast_to(states("euclidean", 100), (2, 100, 2))
+    wide = []
+    for scale in (1.0, 100.0):
+        real = scale * states("euclidean", 100)
+        _, png = maps.film(tmp_path / "f.gif", x, np.zeros(2), "euclidean", real=real)
+        wide.append(np.ptp(np.nonzero(blue(png)[:, : blue(png).shape[1] // 2])[0]))
+    assert wide[1] < 0.1 * wide[0]
+
+
 def test_frames_do_not_shake_and_end_as_they_should(tmp_path):
     """A film that stands still: equal frames but for the caption."""
     x = np.broadcast_to(states("torus", 100), (3, 100, 2))
@@ -156,6 +168,16 @@ def test_frames_do_not_shake_and_end_as_they_should(tmp_path):
             frames.append(np.asarray(picture.convert("RGB")).astype(int)[:-34])
     assert np.abs(frames[0] - frames[1]).max() < 16
     assert np.abs(frames[0] - frames[2]).max() < 16
+
+
+@pytest.mark.parametrize("kind", ["euclidean", "half_line", "rotations", "simplex", "table"])
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_samples_that_are_not_finite_do_not_end_a_run(kind, tmp_path):
+    x = states(kind, 30)
+    broken = jax.tree.map(lambda a: np.where(a == a, np.nan, a) if a.dtype.kind == "f" else a, x)
+    maps.PICTURES[kind](tmp_path / "a.png", broken, x)
+    trajectory = jax.tree.map(lambda a, b: np.stack([a, b]), x, broken)
+    maps.film(tmp_path / "f.gif", trajectory, np.array([1.0, 0.0]), kind)
 
 
 def test_a_film_of_one_frame(tmp_path):
