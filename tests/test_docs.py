@@ -1,0 +1,47 @@
+"""The page that adds a state space runs as written, is short, and its asserts can fail."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+PAGE = Path(__file__).parents[1] / "docs" / "add_a_state_space.md"
+CODE = "\n".join(re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL))
+
+
+def run(code):
+    """Execute the blocks in one namespace, with an assert that counts itself."""
+    tree, names = ast.parse(code), {"__name__": "page", "ran": []}
+    body = []
+    for node in tree.body:
+        body.append(node)
+        if isinstance(node, ast.Assert):
+            body.append(ast.parse(f"ran.append({node.lineno})").body[0])
+    tree.body = body
+    exec(compile(ast.fix_missing_locations(tree), str(PAGE), "exec"), names)
+    return names["ran"]
+
+
+def test_the_page_runs():
+    assert len(run(CODE)) == CODE.count("\nassert ") == 6
+
+
+def test_the_page_is_short():
+    code = [line for line in CODE.splitlines() if line.strip() and not line.strip().startswith("#")]
+    assert len(code) < 60
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "right, wrong",
+    [
+        ("for s in (1, -1)", "for s in (1,)"),
+        ("project=fold", "project=lambda y: y"),
+        ("noise=lambda x, t: jnp.sqrt(", "noise=lambda x, t: jnp.sqrt(2 * "),
+    ],
+)
+def test_a_mistake_is_caught(right, wrong):
+    assert CODE.count(right) == 1
+    with pytest.raises(AssertionError):
+        run(CODE.replace(right, wrong))
