@@ -7,9 +7,10 @@ they are.
 
 from collections.abc import Callable
 
-from gmjax.processes import gaussian, rotations, torus
+from gmjax.processes import chains, ctmc, gaussian, rotations, sphere, torus
+from gmjax.processes.product import product
 from gmjax.processes.schedules import Schedule
-from gmjax.types import DataSpec, Process
+from gmjax.types import DataSpec, Process, lookup
 
 
 def _of_shape(make: Callable[..., Process]) -> Callable[..., Process]:
@@ -21,11 +22,48 @@ def _of_shape(make: Callable[..., Process]) -> Callable[..., Process]:
     return build
 
 
+def table(schedule: Schedule, spec: DataSpec, chain: str = "uniform") -> Process:
+    """Numbers under variance-preserving noise, classes under a chain, with one clock.
+
+    Args:
+        schedule: the clock.
+        spec: of kind "table", shape {"numeric": (d,), "classes": (m,)}.
+        chain: "uniform", "absorbing" or "birth_death".
+    """
+    own = {name: chains.CHAINS[name] for name in ("uniform", "absorbing", "birth_death")}
+    form = lookup(own, chain, "config.process.chain")
+    classes = ctmc.CTMC(form(spec.num_values), schedule)
+    return product(
+        {
+            "numeric": gaussian.vp(schedule, spec.shape["numeric"]),
+            "classes": ctmc.process(classes, spec.shape["classes"]),
+        }
+    )
+
+
+def poses(schedule: Schedule, spec: DataSpec) -> Process:
+    """Positions in R^3 and rotations, each noised by itself: SE(3) as a product.
+
+    Args:
+        schedule: the clock of both.
+        spec: of kind "poses", shape {"position": (3,), "rotation": (3, 3)}.
+    """
+    return product(
+        {
+            "position": gaussian.vp(schedule, spec.shape["position"]),
+            "rotation": rotations.rotations(schedule, spec.shape["rotation"]),
+        }
+    )
+
+
 PROCESSES: dict[str, Callable[..., Process]] = {
     "vp": _of_shape(gaussian.vp),
     "ve": _of_shape(gaussian.ve),
     "sub_vp": _of_shape(gaussian.sub_vp),
     "multi_speed": _of_shape(gaussian.multi_speed),
+    "sphere": _of_shape(sphere.sphere),
     "torus": _of_shape(torus.torus),
     "rotations": _of_shape(rotations.rotations),
+    "table": table,
+    "poses": poses,
 }

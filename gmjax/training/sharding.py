@@ -168,7 +168,7 @@ def global_batch(local: Mapping[str, Any], sharding: NamedSharding) -> dict[str,
     """The batch of all processes from this process's contiguous part of it.
 
     Args:
-        local: `{name: [n, ...]}`, rows p n ... (p + 1) n of the batch in process p.
+        local: `{name: [n, ...]}`, or trees of such: rows p n ... (p + 1) n in process p.
         sharding: from `batch_sharding`.
 
     Returns:
@@ -181,4 +181,4 @@ def global_batch(local: Mapping[str, Any], sharding: NamedSharding) -> dict[str,
         shape = (count * rows.shape[0], *rows.shape[1:])
         return jax.make_array_from_process_local_data(sharding, rows, shape)
 
-    return {name: place(value) for name, value in local.items()}
+    return {name: jax.tree.map(place, value) for name, value in local.items()}
