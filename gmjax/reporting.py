@@ -202,7 +202,7 @@ def sample_and_report(
     pictures(directory, drawn, train["x"], test["x"], dataset)
     decode = data.decoder(config.data)
     if decode:
-        (directory / "samples.txt").write_text("\n---\n".join(decode(x[:64])) + "\n")
+        (directory / "samples.txt").write_text("\n---\n".join(decode(jax.tree.map(lambda a: a[:64], x))) + "\n")
     workdir.write(directory / RESULTS, json.dumps(results, indent=2, sort_keys=True) + "\n")
     return results
 
@@ -231,7 +231,7 @@ def _maps(directory, drawn, train, test, spec) -> None:
     maps.PICTURES[spec.kind](directory / "samples.png", drawn["x"], test, names=spec.names)
     if drawn["trajectory"] is not None:
         path, times = drawn["trajectory"], drawn["times"]
-        maps.film(directory / "film.gif", path, times, spec.kind, spec.names)
+        maps.film(directory / "film.gif", path, times, spec.kind, spec.names, real=test)
 
 
 def _discrete_pictures(directory, drawn, train, test, spec) -> None:
