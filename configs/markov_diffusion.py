@@ -139,7 +139,8 @@ def weights() -> ConfigDict:
 
 def counts() -> ConfigDict:
     """The digits as 64 counts of ink, under immigration and death."""
-    config = _job(sections.dataset("digit_counts"), sections.process("counts", _clock(8.0, 1e-2)))
+    noise = sections.process("counts", _clock(8.0, 1e-2), cap=16, arrival=4.9)
+    config = _job(sections.dataset("digit_counts"), noise)
     config.evaluate.likelihood = "elbo"
     return config
 

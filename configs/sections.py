@@ -45,6 +45,8 @@ def process(name: str, schedule: ConfigDict, **values: Any) -> ConfigDict:
         "speeds": (1.0,),
         "alpha": 1.0,
         "chain": "",
+        **dict.fromkeys(("speed", "mean", "sigma", "dimension", "arrival", "death"), 1.0),
+        "cap": 1,
     }
     return section(keys, name=name, schedule=schedule, **values)
 

@@ -7,7 +7,17 @@ they are.
 
 from collections.abc import Callable
 
-from gmjax.processes import chains, ctmc, gaussian, rotations, sphere, torus
+from gmjax.processes import (
+    chains,
+    counts,
+    ctmc,
+    gaussian,
+    half_line,
+    hyperbolic,
+    rotations,
+    sphere,
+    torus,
+)
 from gmjax.processes.product import product
 from gmjax.processes.schedules import Schedule
 from gmjax.types import DataSpec, Process, lookup
@@ -64,6 +74,10 @@ PROCESSES: dict[str, Callable[..., Process]] = {
     "sphere": _of_shape(sphere.sphere),
     "torus": _of_shape(torus.torus),
     "rotations": _of_shape(rotations.rotations),
+    "hyperbolic": _of_shape(hyperbolic.brownian),
+    "half_line": _of_shape(half_line.cox_ingersoll_ross),
+    "squared_bessel": _of_shape(half_line.squared_bessel),
+    "counts": _of_shape(counts.birth_death),
     "table": table,
     "poses": poses,
 }

@@ -20,9 +20,14 @@ SPECS = {
     "sphere": DataSpec((3,), 0, "sphere"),
     "torus": DataSpec((2,), 0, "torus"),
     "rotations": DataSpec((3, 3), 0, "rotations"),
+    "hyperbolic": DataSpec((3,), 0, "hyperbolic"),
+    "half_line": DataSpec((2,), 0, "half_line"),
+    "squared_bessel": DataSpec((2,), 0, "half_line"),
+    "counts": DataSpec((4,), 0, "counts"),
     "table": DataSpec({"numeric": (2,), "classes": (1,)}, 3, "table"),
     "poses": DataSpec({"position": (3,), "rotation": (3, 3)}, 0, "poses"),
 }
+OWN = {"counts": {"cap": 16}}
 KEY = jax.random.key(0)
 
 
@@ -32,7 +37,9 @@ def test_every_row_is_here():
 
 @pytest.mark.parametrize("name", SPECS)
 def test_a_row_builds_and_its_functions_fit(name):
-    process = PROCESSES[name](schedules.geometric(a=1e-2, b=500.0), SPECS[name])
+    process = PROCESSES[name](
+        schedules.geometric(a=1e-2, b=500.0), SPECS[name], **OWN.get(name, {})
+    )
 
     @jax.jit
     def every(key):
