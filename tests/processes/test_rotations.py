@@ -304,9 +304,13 @@ def test_limit():
 
 
 def test_reversal():
-    """From t = 1 to 0.1 in 100 steps that shrink with t; the bias is below a standard error."""
-    times = jnp.geomspace(1.0, 0.1, 101)
-    z = oracles.reversal(PROCESS, f, ATOMS, WEIGHTS, KEY, times, n=5_000)
+    """The closeness to an atom, which a score of the wrong size changes, from t = 1 to 0.1.
+
+    With N steps Euler's bias is measured as 490 / N standard errors of 40 000 draws: 0.9 here.
+    """
+    times = jnp.geomspace(1.0, 0.1, 151)
+    close = lambda x: jax.nn.logsumexp(2 * jnp.sum(ATOMS * x, (1, 2)))
+    z = oracles.reversal(PROCESS, close, ATOMS, WEIGHTS, KEY, times, n=3_000)
     assert abs(z) < oracles.Z
 
 
