@@ -82,7 +82,9 @@ def _clock(last: float, first: float = 1e-3) -> ConfigDict:
 
 
 def _earth(name: str, first: float = 1e-3) -> ConfigDict:
-    config = _job(sections.dataset(name), sections.process("sphere", _clock(8.0, first)))
+    noise = sections.process("sphere", _clock(8.0, first))
+    config = _job(sections.dataset(name), noise, width=128, blocks=2, bandwidth=3.0)
+    config.train.update(steps=4000, batch_size=256)
     config.evaluate.limit = 0
     return config
 

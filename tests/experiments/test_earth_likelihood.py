@@ -1,0 +1,31 @@
+"""The earth experiment: its summary, and a smoke run where the data are."""
+
+import csv
+import os
+
+import numpy as np
+import pytest
+
+from experiments import earth_likelihood as earth
+
+
+def test_the_summary_compares_means_over_seeds():
+    rows = [earth.Row("flood", seed, nll, 0.1, 0.2, 0.02) for seed, nll in enumerate((0.4, 0.5))]
+    (line,) = earth.summary(rows)
+    assert line.startswith("flood: 0.45 +- 0.07 nats over 2 seeds, below the 0.48")
+    (line,) = earth.summary([rows[0]._replace(nll=0.6), rows[1]])
+    assert "above the 0.48" in line
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get("GMJAX_DATA_DIR"), reason="GMJAX_DATA_DIR is not set")
+def test_a_smoke_run_writes_rows_maps_and_verdicts(tmp_path, monkeypatch):
+    monkeypatch.setattr(earth, "SETS", ("volcano",))
+    lines = earth.run(earth.PRESETS["smoke"], tmp_path)
+    assert len(lines) == 1 and "volcano" in lines[0]
+    with (tmp_path / "likelihoods.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 and (tmp_path / "volcano.png").exists()
+    assert all(np.isfinite(float(row["nll"])) for row in rows)
+    # An untrained model is nearly uniform: its density integrates to one.
+    assert abs(float(rows[0]["mass"]) - 1) < 0.2
