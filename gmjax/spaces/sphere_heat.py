@@ -28,6 +28,7 @@ d log p / d cos theta = -score / sin(theta), positive and smooth at both poles. 
 gradient: grad log p = slope (x0 - <x0, x> x).
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -89,19 +90,29 @@ def heat(dim: int) -> Heat:
 def _zonal(dim: int, theta: Array, tau: Array) -> tuple[Array, Array, Array]:
     """The long-time series: |S^n| p, its derivative in c = cos theta, and sum_l>0 of
     N_l exp(...) R_l'(c) / (l (l + n - 1)), of which the law of the angle is made."""
-    c, n = jnp.cos(theta), dim
-    before, now = jnp.ones_like(c), c
-    slope_before, slope = jnp.zeros_like(c), jnp.ones_like(c)
-    value, rise, tail = jnp.ones_like(c), jnp.zeros_like(c), jnp.zeros_like(c)
-    for l in range(1, TERMS):
-        many = math.comb(l + n, n) - (math.comb(l + n - 2, n) if l > 1 else 0)
-        weight = many * jnp.exp(-0.5 * l * (l + n - 1) * tau)
-        value, rise = value + weight * now, rise + weight * slope
-        tail = tail + weight * slope / (l * (l + n - 1))
-        a, b = (2 * l + n - 1) / (l + n - 1), l / (l + n - 1)
-        slope_before, slope = slope, a * (now + c * slope) - b * slope_before
-        before, now = now, a * c * now - b * before
+    rows, eigenvalues = _polynomials(dim)
+    weight = jnp.exp(-0.5 * tau * jnp.asarray(eigenvalues, theta.dtype))
+    c = jnp.cos(theta)
+    series = [jnp.sum(jnp.asarray(row, theta.dtype) * weight, -1) for row in rows]
+    value, rise, tail = [jnp.polyval(a, c) for a in series]
     return value, rise, tail
+
+
+@functools.cache
+def _polynomials(dim: int) -> tuple[np.ndarray, np.ndarray]:
+    """Coefficients [3, power, l], highest power first, of N_l R_l, of its derivative and of
+    that over the eigenvalue; the eigenvalues l (l + n - 1)."""
+    n, x = dim, np.polynomial.Polynomial([0, 1])
+    zonal = [x**0, x]
+    for l in range(1, TERMS - 1):
+        zonal.append(((2 * l + n - 1) * x * zonal[l] - l * zonal[l - 1]) / (l + n - 1))
+    many = [math.comb(l + n, n) - (math.comb(l + n - 2, n) if l > 1 else 0) for l in range(TERMS)]
+    eigenvalues = np.asarray([l * (l + n - 1) for l in range(TERMS)])
+    rows = np.zeros((3, TERMS, TERMS))
+    for l, (r, count) in enumerate(zip(zonal, many, strict=True)):
+        for k, p in enumerate((r, r.deriv(), r.deriv() / max(eigenvalues[l], 1))):
+            rows[k, : len(p.coef), l] = count * p.coef
+    return rows[:, ::-1], eigenvalues
 
 
 def _circle(theta: Array, tau: Array) -> tuple[Array, Array]:
