@@ -41,7 +41,7 @@ def rotations(schedule: Schedule, shape: tuple[int, ...] = (3, 3)) -> Process:
 
     def sample(key, x0, t):
         turn = heat.draw(key, tau(t).astype(x0.dtype))
-        return space.project(space_of.compose(x0, space_of.exp(turn)))
+        return space_of.compose(x0, space_of.exp(turn))
 
     def log_prob(x, x0, t):
         w = between(x0, x)
