@@ -91,7 +91,7 @@ def _earth(name: str, first: float = 1e-3) -> ConfigDict:
 
 def volcano() -> ConfigDict:
     """827 volcanic eruptions on the sphere."""
-    return _earth("volcano")
+    return _earth("volcano", 1e-4)
 
 
 def earthquake() -> ConfigDict:
