@@ -1,4 +1,4 @@
-"""The page that adds a state space runs as written, is short, and its asserts can fail."""
+"""The pages run as written; the one that adds a state space is short, and its asserts can fail."""
 
 import ast
 import re
@@ -45,3 +45,11 @@ def test_a_mistake_is_caught(right, wrong):
     assert CODE.count(right) == 1
     with pytest.raises(AssertionError):
         run(CODE.replace(right, wrong))
+
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL))
+def test_the_readme_runs(block):
+    exec(compile(block, str(README), "exec"), {"__name__": "readme"})
