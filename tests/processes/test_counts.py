@@ -88,6 +88,7 @@ def test_sampling_is_exact(process):
 
 
 @HEAVY
+@pytest.mark.slow
 def test_forward_oracles(process):
     """|z| < 4.5: 7e-6 for a correct program."""
     x0, t = ATOMS[1], jnp.asarray(0.5)
@@ -110,6 +111,7 @@ def test_base_is_the_limit():
 
 
 @HEAVY
+@pytest.mark.slow
 def test_reversal(process):
     """100 steps: the bias of the leaps is below the standard error of 3000 draws."""
     times = jnp.linspace(1, 0.1, 101)
@@ -126,6 +128,7 @@ def test_reverse_steps_stay_counts():
         assert y.dtype == jnp.int32 and int(y.min()) >= 0
 
 
+@pytest.mark.slow
 def test_adjointness_and_gradients():
     with jax.enable_x64(True):
         nodes, volume, t = jnp.arange(STATES)[:, None], jnp.ones(STATES), jnp.asarray(0.4)

@@ -100,6 +100,7 @@ def test_kernel_and_score(t):
 
 
 @HEAVY
+@pytest.mark.slow
 def test_forward_oracles(process):
     """|z| < 4.5: 7e-6 for a correct program."""
     x0, t = ATOMS[0], jnp.asarray(0.5)
@@ -115,6 +116,7 @@ def test_forward_oracles(process):
     assert abs(oracles.limit(limit, mean, start, KEYS[3], n=5_000)) < oracles.Z
 
 
+@pytest.mark.slow
 def test_step_stays_positive_and_has_its_moments():
     """Mean x + b dt and variance sigma^2 x dt + sigma^4 dt^2 / 8, exactly, where nothing is cut."""
     x, t, dt, n = jnp.asarray([1e-4, 0.8]), jnp.asarray(0.3), 0.05, 100_000
@@ -129,6 +131,7 @@ def test_step_stays_positive_and_has_its_moments():
 
 
 @HEAVY
+@pytest.mark.slow
 def test_reversal(process):
     """100 steps: the bias of the rule is below the standard error of 3000 draws."""
     times = jnp.linspace(1, 0.1, 101)

@@ -125,6 +125,7 @@ def test_radius_is_exact(process, tau):
 
 
 @HEAVY
+@pytest.mark.slow
 def test_forward_oracles(process):
     """|z| < 4.5: 7e-6 for a correct program."""
     keys, x0, t = jax.random.split(jax.random.key(1), 4), atoms(process)[1], jnp.asarray(0.5)
@@ -136,6 +137,7 @@ def test_forward_oracles(process):
 
 
 @HEAVY
+@pytest.mark.slow
 def test_reversal(process):
     """100 steps: the bias of the walk is below the standard error of 4000 draws."""
     times = jnp.linspace(1, 0.05, 101)

@@ -209,14 +209,17 @@ def test_weak_step():
     assert abs(oracles.weak_step(MIXED.generator, f, START, T, KEY, n=100_000)) < oracles.Z
 
 
+@pytest.mark.slow
 def test_kolmogorov():
     assert abs(oracles.kolmogorov(MIXED, f, START, KEY)) < oracles.Z
 
 
+@pytest.mark.slow
 def test_composition():
     assert abs(oracles.composition(MIXED, f, START, KEY)) < oracles.Z
 
 
+@pytest.mark.slow
 def test_limit():
     """At B(1) = 14 what is left of the start is exp(-7), a third of the standard error."""
     clock = schedules.constant(14.0)
@@ -225,6 +228,7 @@ def test_limit():
     assert abs(oracles.limit(both, f, START, KEY)) < oracles.Z
 
 
+@pytest.mark.slow
 def test_bound():
     clock = schedules.constant(14.0)
     coin = ctmc.process(ctmc.CTMC(chains.uniform(2), clock), (1,))

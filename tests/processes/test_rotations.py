@@ -282,6 +282,7 @@ def test_adjointness():
     np.testing.assert_allclose(left, right, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_weak_step():
     apply = jax.jit(PROCESS.generator.apply, static_argnums=0)
     generator = PROCESS.generator._replace(apply=apply)
@@ -289,20 +290,24 @@ def test_weak_step():
     assert abs(z) < oracles.Z
 
 
+@pytest.mark.slow
 def test_kolmogorov():
     assert abs(oracles.kolmogorov(PROCESS, f, ORIGIN, KEY, n=30_000)) < oracles.Z
 
 
+@pytest.mark.slow
 def test_composition():
     assert abs(oracles.composition(PROCESS, f, ORIGIN, KEY, n=50_000)) < oracles.Z
 
 
+@pytest.mark.slow
 def test_limit():
     """At B(1) = 12 what is left of the start is 3 exp(-12), a tenth of the standard error."""
     process = rotations(schedules.constant(12.0))
     assert abs(oracles.limit(process, f, ORIGIN, KEY, n=50_000)) < oracles.Z
 
 
+@pytest.mark.slow
 def test_reversal():
     """The closeness to an atom, which a score of the wrong size changes, from t = 1 to 0.1.
 

@@ -128,6 +128,7 @@ def test_reversal(dim):
     assert abs(oracles.reversal(ALL[dim], height, *args, n=4_000)) < oracles.Z
 
 
+@pytest.mark.slow
 def test_adjointness():
     with jax.enable_x64(True):
         f, g = height, lambda x: jnp.exp(x[0] - 0.4 * x[2])

@@ -149,6 +149,7 @@ def test_limit_is_uniform():
     )
 
 
+@pytest.mark.slow
 def test_the_reversal_lands_on_the_data():
     process = torus.torus(constant(8.0), (2,))
     times = jnp.linspace(1.0, 0.05, 121)
@@ -156,6 +157,7 @@ def test_the_reversal_lands_on_the_data():
     assert abs(value) < oracles.Z
 
 
+@pytest.mark.slow
 def test_losses_share_their_gradients():
     process = torus.torus(constant(2.0), (2,))
     axis = jnp.linspace(-np.pi, np.pi, 33)[:-1]
@@ -173,6 +175,7 @@ def test_losses_share_their_gradients():
     np.testing.assert_allclose(got[2], got[0], atol=2e-4)
 
 
+@pytest.mark.slow
 def test_bound_is_tight_at_the_exact_score():
     process = torus.torus(constant(14.0), (2,))
     value, _ = oracles.bound(process, ATOMS, WEIGHTS, KEY, n=10_000)
