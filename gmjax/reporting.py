@@ -202,7 +202,9 @@ def sample_and_report(
     pictures(directory, drawn, train["x"], test["x"], dataset)
     decode = data.decoder(config.data)
     if decode:
-        (directory / "samples.txt").write_text("\n---\n".join(decode(jax.tree.map(lambda a: a[:64], x))) + "\n")
+        (directory / "samples.txt").write_text(
+            "\n---\n".join(decode(jax.tree.map(lambda a: a[:64], x))) + "\n"
+        )
     workdir.write(directory / RESULTS, json.dumps(results, indent=2, sort_keys=True) + "\n")
     return results
 

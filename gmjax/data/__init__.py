@@ -14,6 +14,7 @@ from typing import Any
 
 from gmjax.data import (
     chorales,
+    dirichlet,
     earth,
     glyph,
     records,
@@ -46,6 +47,7 @@ DATASETS: dict[str, Callable[[Config], Dataset]] = {
     "flood": earth.events("flood"),
     "torsions": torsions.torsions,
     "rotations": rotations.rotations,
+    "dirichlet": dirichlet.dirichlet,
     "tree": synthetic.tree,
     "poses": synthetic.poses,
     "banknote": small.banknote,

@@ -17,6 +17,7 @@ from gmjax.processes import (
     rotations,
     sphere,
     torus,
+    wright_fisher,
 )
 from gmjax.processes.product import product
 from gmjax.processes.schedules import Schedule
@@ -78,6 +79,7 @@ PROCESSES: dict[str, Callable[..., Process]] = {
     "half_line": _of_shape(half_line.cox_ingersoll_ross),
     "squared_bessel": _of_shape(half_line.squared_bessel),
     "counts": _of_shape(counts.birth_death),
+    "wright_fisher": _of_shape(wright_fisher.wright_fisher),
     "table": table,
     "poses": poses,
 }

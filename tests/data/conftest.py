@@ -232,6 +232,7 @@ MAKE = {
     "abalone": make_abalone,
     "wine": make_wine,
     "rotations": lambda root: {},
+    "dirichlet": lambda root: {},
     "tree": lambda root: {},
     "poses": lambda root: {},
     "digit_counts": lambda root: {},

@@ -5,7 +5,8 @@ from gmjax import data
 from gmjax.data import sources
 from gmjax.types import UserError
 
-MADE = {"digits", "glyph", "rotations", "tree", "poses", "digit_counts"}  # need no file
+# These need no file.
+MADE = {"digits", "glyph", "rotations", "dirichlet", "tree", "poses", "digit_counts"}
 RANKS = sources.KINDS | sources.SPACES
 
 

@@ -23,6 +23,7 @@ SPECS = {
     "hyperbolic": DataSpec((3,), 0, "hyperbolic"),
     "half_line": DataSpec((2,), 0, "half_line"),
     "squared_bessel": DataSpec((2,), 0, "half_line"),
+    "wright_fisher": DataSpec((3,), 0, "simplex"),
     "counts": DataSpec((4,), 0, "counts"),
     "table": DataSpec({"numeric": (2,), "classes": (1,)}, 3, "table"),
     "poses": DataSpec({"position": (3,), "rotation": (3, 3)}, 0, "poses"),
