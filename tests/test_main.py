@@ -186,3 +186,31 @@ def test_a_checkpoint_of_another_model_is_refused(trained, tmp_path, capfd):
 def test_the_default_directory_names_config_and_preset():
     assert main.default_workdir("configs/a.py") == Path("runs/a")
     assert main.default_workdir("configs/a.py:b") == Path("runs/a-b")
+
+
+@pytest.mark.slow
+def test_the_general_job_writes_the_same(tmp_path, capfd):
+    arguments = ["--config=configs/markov_diffusion.py:smoke", f"--workdir={tmp_path / 'run'}"]
+    assert main.main(["main", *arguments]) == 0
+    for name in ("config.json", "samples.png", "film.gif", "film.png", "loss.png", "samples.npz"):
+        assert (tmp_path / "run" / name).stat().st_size > 0, name
+    results = json.loads((tmp_path / "run/results.json").read_text())
+    wanted = "step nll nll_error energy floor/energy independent/nll nn_accuracy nfe"
+    assert not set(wanted.split()) - set(results) and results["step"] == 20
+    assert "negative log-likelihood" in capfd.readouterr().out
+    assert main.main(["main", *arguments, "--config.mode=sample"]) == 0
+
+
+def test_data_off_their_space_are_refused(tmp_path, capfd):
+    np.savez(tmp_path / "points.npz", x=2 * np.eye(3, dtype=np.float32)[np.arange(40) % 3])
+    arguments = [
+        "--config=configs/markov_diffusion.py:flood",
+        "--config.data.name=npz",
+        f"--config.data.train_file={tmp_path / 'points.npz'}",
+        "--config.data.kind=sphere",
+        f"--workdir={tmp_path / 'run'}",
+    ]
+    assert main.main(["main", *arguments]) == 2
+    error = capfd.readouterr().err
+    assert "unit vectors" in error and "config.data.name='npz'" in error
+    assert not (tmp_path / "run").exists()
