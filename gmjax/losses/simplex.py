@@ -39,6 +39,8 @@ def implicit_wright_fisher(
         A loss (predict, key, x0 [B, D], cond) -> ([B] nats, {}).
     """
     size = process.space.shape[0]
+    read = process.read
+    assert read is not None
     theta = float(np.sum(np.broadcast_to(alpha, (size,))))
     constant = (theta - size) * (size - 1) / 2
 
@@ -46,7 +48,7 @@ def implicit_wright_fisher(
         key_t, key_x, key_v = jax.random.split(key, 3)
         t, weight = times(key_t, len(x0))
         x = jax.vmap(process.sample)(jax.random.split(key_x, len(x0)), x0, t)
-        score = lambda y: jax.vmap(process.read)(predict(y, t, cond), y, t)  # type: ignore[misc]
+        score = lambda y: jax.vmap(read)(predict(y, t, cond), y, t)
         # Directions v [K, B, D] whose outer products sum to A, or do on average.
         if probes:
             signs = jax.random.rademacher(key_v, (probes, *x.shape), x.dtype) / probes**0.5

@@ -52,8 +52,8 @@ class Lineages(NamedTuple):
     """The law of M at each tau."""
 
     switch: float  # the least tau of the table
-    count: int  # the table has q_0 .. q_{count - 1}
-    log_pmf: Callable[[Array], Array]  # tau [] >= switch -> log q [count]
+    terms: int  # the table has q_0 .. q_{terms - 1}
+    log_pmf: Callable[[Array], Array]  # tau [] >= switch -> log q [terms]
     sample: Callable[[Key, Array], Array]  # (key, tau []) -> M [], a float
 
 

@@ -79,7 +79,7 @@ def ancestors(alpha: np.ndarray, ancestry: Lineages, root: Array, gap: Array, ta
 
 
 def _sum(alpha, ancestry, root, gap, tau):
-    m = np.arange(ancestry.count)
+    m = np.arange(ancestry.terms)
     kappa = jax.lax.stop_gradient(4 * _angle(gap)[1] / tau)
     weight = ancestry.log_pmf(tau) - _terms(alpha.sum(), m, kappa)
     top = jax.lax.stop_gradient(jnp.max(weight))

@@ -53,8 +53,8 @@ def test_lineages_at_two_hundred_digits(theta):
     """log q_m within 1e-12 absolutely, however small q_m; the table within 1e-6 of q_m."""
     law = coalescent.lineages(theta, 5.0)
     for tau in (law.switch, 0.1, 0.7, 3.0):
-        got = coalescent.log_pmf(theta, np.array([tau]), law.count)[0]
-        for m in (0, 1, 3, 12, 40, law.count - 1):
+        got = coalescent.log_pmf(theta, np.array([tau]), law.terms)[0]
+        for m in (0, 1, 3, 12, 40, law.terms - 1):
             exact = series(theta, tau, m)
             if exact > mpmath.mpf(10) ** -100:
                 assert abs(got[m] - float(mpmath.log(exact))) < 1e-12, (tau, m)
@@ -63,7 +63,7 @@ def test_lineages_at_two_hundred_digits(theta):
         run = jax.jit(law.log_pmf)
         for tau in (1.01 * law.switch, 0.123, 1.7, 4.9):
             got = np.exp(run(jnp.asarray(tau)))
-            exact = np.exp(coalescent.log_pmf(theta, np.array([tau]), law.count)[0])
+            exact = np.exp(coalescent.log_pmf(theta, np.array([tau]), law.terms)[0])
             assert np.abs(got - exact).max() < 1e-6
 
 
@@ -93,8 +93,8 @@ def test_the_table_is_drawn_from(tau):
     law = coalescent.lineages(4.0, 1.0)
     keys = jax.random.split(KEY, 50_000)
     draws = jax.jit(jax.vmap(lambda k: law.sample(k, jnp.asarray(tau))))(keys)
-    count = np.bincount(np.asarray(draws).astype(int), minlength=law.count)
-    expected = np.exp(coalescent.log_pmf(4.0, np.array([tau]), law.count)[0]) * 50_000
+    count = np.bincount(np.asarray(draws).astype(int), minlength=law.terms)
+    expected = np.exp(coalescent.log_pmf(4.0, np.array([tau]), law.terms)[0]) * 50_000
     some = expected > 20
     pooled = [np.append(a[some], a[~some].sum()) for a in (count, expected)]
     assert chisquare(pooled[0], pooled[1] / pooled[1].sum() * 50_000).pvalue > 1e-4
@@ -193,7 +193,8 @@ def test_the_small_time_density_is_the_sum_of_more_lineages(monkeypatch):
     tau = 0.004
     p, t = process(3), jnp.asarray(tau)
     y = jnp.asarray([[0.2, 0.3, 0.5], [0.9, 0.1, 0.0], [0.01, 0.01, 0.98]])
-    x = jax.vmap(lambda k, y: p.sample(k, y, t))(jax.random.split(KEY, 3), y)
+    # Two standard deviations away, and on the boundary's scale where y is on it.
+    x = jnp.asarray([[0.25, 0.27, 0.48], [0.88, 0.119, 0.001], [0.02, 0.003, 0.977]])
     both = lambda p: jax.jit(
         jax.vmap(lambda x, y, t: (p.log_prob(x, y, t), p.target(y, x, t)), (0, 0, None))
     )
@@ -221,17 +222,8 @@ def test_chapman_kolmogorov():
         copies = lambda v: jnp.broadcast_to(v, y.shape)
         for s, t in ((0.02, 0.025), (0.3, 0.02), (0.3, 0.4)):
             total = volume @ np.exp(run(copies(x), y, s) + run(y, copies(z), t))
-            exact = np.exp(p.log_prob(x, z, jnp.asarray(s + t)))
+            exact = np.exp(run(copies(x), copies(z), s + t)[0])
             np.testing.assert_allclose(total, exact, rtol=1e-4)
-
-
-def test_the_score_is_the_gradient_of_the_density():
-    p = process(3)
-    x, y = jnp.asarray([0.2, 0.3, 0.5]), jnp.asarray([0.3, 0.1, 0.6])
-    for t in (0.01, 0.3):
-        slope = jax.jit(jax.grad(p.log_prob))(x, y, t)
-        got = jax.jit(p.target)(y, x, t)
-        np.testing.assert_allclose(got, slope - slope.mean(), rtol=1e-4, atol=1e-3)
 
 
 # -- sampling -----------------------------------------------------------------------------------
@@ -260,7 +252,7 @@ def test_moments_of_the_kernel():
 
 
 def test_euler_converges_at_order_one_and_stays_inside():
-    """From the boundary; 200 000 runs of 3 and of 6 steps: the extrapolation is exact enough."""
+    """From the boundary; 100 000 runs of 4 and of 8 steps: the extrapolation is exact enough."""
     p, x0 = process(2, linear, 0.5), jnp.asarray([0.02, 0.98])
     end = 0.5
 
@@ -268,7 +260,7 @@ def test_euler_converges_at_order_one_and_stays_inside():
     def run(key, steps):
         times = jnp.linspace(0, end, steps + 1)
         walk = lambda k: generators.simulate(p.generator, k, x0, times)
-        return jax.vmap(walk)(jax.random.split(key, 200_000))
+        return jax.vmap(walk)(jax.random.split(key, 100_000))
 
     coarse, fine = (np.asarray(run(jax.random.key(s), s), np.float64) for s in (4, 8))
     assert min(coarse.min(), fine.min()) >= 0 and np.abs(fine.sum(1) - 1).max() < 1e-5
@@ -285,14 +277,21 @@ def test_euler_converges_at_order_one_and_stays_inside():
 F = lambda x: x[0] ** 2 * x[1] + jnp.sin(3 * x[1])
 
 
-def test_generator_oracles():
+EDGE = jnp.asarray([0.001, 0.0, 0.999])
+
+
+def test_steps_and_kernel_at_the_boundary():
+    p = process(3)
+    assert abs(oracles.weak_step(p.generator, F, EDGE, 0.3, KEY, n=100_000)) < oracles.Z
+    assert abs(oracles.composition(p, F, EDGE, KEY, n=50_000)) < oracles.Z
+
+
+@pytest.mark.slow
+def test_steps_and_kernel_inside():
     p, x0 = process(3), jnp.asarray([0.2, 0.3, 0.5])
     assert abs(oracles.weak_step(p.generator, F, x0, 0.3, KEY)) < oracles.Z
-    edge = jnp.asarray([0.001, 0.0, 0.999])
-    assert abs(oracles.weak_step(p.generator, F, edge, 0.3, KEY, n=100_000)) < oracles.Z
     assert abs(oracles.kolmogorov(p, F, x0, KEY)) < oracles.Z
-    assert abs(oracles.composition(p, F, edge, KEY)) < oracles.Z
-    assert abs(oracles.limit(process(3, constant, 12.0), F, x0, KEY)) < oracles.Z
+    assert abs(oracles.limit(process(3, constant, 12.0), F, EDGE, KEY)) < oracles.Z
 
 
 def triangle(n):
@@ -311,10 +310,11 @@ def test_adjoint():
         p = wright_fisher(constant(1.0), (3,), (2.0, 1.5, 1.0))  # smooth in the angles
         x, volume = triangle(24)
         g = lambda x: jnp.exp(p.base.log_prob(x) + x[1] ** 2 - x[0] * x[2])
-        left, right = oracles.adjointness(p.generator, F, g, x, volume, 0.3)
+        sides = jax.jit(partial(oracles.adjointness, p.generator, F, g))
+        left, right = sides(x, volume, 0.3)
         np.testing.assert_allclose(left, right, rtol=1e-5)
         stationary = lambda x: jnp.exp(p.base.log_prob(x))
-        zero = generators.adjoint(p.generator, stationary, jnp.asarray([0.2, 0.3, 0.5]), 0.3)
+        zero = jax.jit(lambda x: generators.adjoint(p.generator, stationary, x, 0.3))(x[100])
         assert abs(zero) < 1e-9
 
 
@@ -325,6 +325,7 @@ def log_beta(params, x, t):
 PARAMS = {"a": jnp.asarray(0.7), "b": jnp.asarray(-0.4)}
 
 
+@pytest.mark.slow
 def test_three_losses_have_one_gradient():
     with jax.enable_x64():
         p = process(2)
@@ -380,9 +381,11 @@ def test_probes_are_right_on_average():
         loss = implicit_wright_fisher(fixed, schedule, ALPHA[3], times, probes)
         return loss(lambda x, t, cond: score(x, t), KEY, x0, None)[0]
 
-    assert abs(oracles.z(values(1), values(0)[:1])) < oracles.Z
+    one, exact = jax.jit(lambda: (values(1), values(0)[:1]))()
+    assert abs(oracles.z(one, exact)) < oracles.Z
 
 
+@pytest.mark.slow
 def test_the_reverse_process_lands_on_the_data():
     """From the exact marginal with the exact score, atoms on an edge and a corner; z < 4.5.
 
