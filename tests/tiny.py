@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from gmjax.processes import chains, ctmc, schedules
 
@@ -18,6 +19,9 @@ CHAINS = {
     "gaussian": lambda: chains.gaussian(3, 2.0, 1.0),
     "rates": lambda: chains.rates(CYCLE),
 }
+# For the long oracles: two chains in every run, the others in the slow tier.
+QUICK = ("uniform", "absorbing")
+LONG = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CHAINS]
 
 
 def states(k, dims=2):

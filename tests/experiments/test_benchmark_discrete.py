@@ -27,6 +27,7 @@ def report(tmp_path_factory):
     few.undo()
 
 
+@pytest.mark.slow
 def test_csv_has_every_column_and_row(report):
     rows, lines = report
     assert tuple(lines[0]) == timing.Row._fields
@@ -37,6 +38,7 @@ def test_csv_has_every_column_and_row(report):
         assert min(float(line[key]) for key in ("low", "ms", "against_ms", "compile_s")) > 0
 
 
+@pytest.mark.slow
 def test_every_target_covers_both_chains(report):
     found = {(row.target, row.chain, row.what) for row in report[0]}
     for chain, choices in discrete.TERMS.items():
@@ -49,6 +51,7 @@ def test_every_target_covers_both_chains(report):
     assert shapes == {case.shape for case in discrete.smoke()[1]}
 
 
+@pytest.mark.slow
 def test_goals_are_judged(report):
     for row in report[0]:
         assert (row.goal == "") == (row.target == "loss")

@@ -13,6 +13,7 @@ def test_a_smoke_run_covers_every_target(tmp_path):
     assert (tmp_path / "manifold.csv").exists()
 
 
+@pytest.mark.slow
 def test_our_side_compiles_and_trains(monkeypatch):
     """With a peer that does nothing, the rows are there and judged by their ratio."""
     monkeypatch.setattr(peers, "sphere_training", lambda *args: lambda: None)

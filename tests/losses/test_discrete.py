@@ -18,7 +18,8 @@ T_MIN = 1e-3
 def cases():
     for name in NAMES:
         for kind in ctmc.PARAMETRISATIONS:
-            yield name, kind
+            marks = () if name in tiny.QUICK else pytest.mark.slow
+            yield pytest.param(name, kind, marks=marks)
 
 
 def expected(world, term, kind, out, t_min=T_MIN):
@@ -65,7 +66,7 @@ def test_bound_is_tight_at_the_exact_ratio(name, kind):
     assert -5e-4 < gap < 2e-3
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", tiny.LONG)
 def test_bound_holds_on_two_sites_and_for_a_wrong_network(name):
     """The last, factorised step costs what the sites still share at t_min; a network that
     knows nothing of the data costs much more."""

@@ -109,6 +109,7 @@ def test_chapman_kolmogorov_by_quadrature():
 
 
 @pytest.mark.parametrize("dim", [pytest.param(1, marks=SLOW), 2, pytest.param(3, marks=SLOW)])
+@pytest.mark.slow
 def test_forward_oracles(dim):
     """|z| < 4.5: 7e-6 for a correct program."""
     process, x0, t, n = ALL[dim], atoms(dim)[1], jnp.asarray(0.5), 10_000

@@ -188,6 +188,7 @@ def test_density_against_the_sum_over_ancestors():
         np.testing.assert_allclose(run(x, y, jnp.asarray(tau)), exact, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_small_time_density_is_the_sum_of_more_lineages(monkeypatch):
     """D = 3: 1e-4 of the density and score, in single precision, of the sum in double."""
     tau = 0.004
@@ -251,6 +252,7 @@ def test_moments_of_the_kernel():
                 assert abs(z) < 4.5, (t, i, z)
 
 
+@pytest.mark.slow
 def test_euler_converges_at_order_one_and_stays_inside():
     """From the boundary; 100 000 runs of 4 and of 8 steps: the extrapolation is exact enough."""
     p, x0 = process(2, linear, 0.5), jnp.asarray([0.02, 0.98])

@@ -48,7 +48,7 @@ def final_error(name, stepper, steps, kind="leave_one_out", grid="noise", dims=2
     return 0.5 * np.abs(seen - w.law).sum()
 
 
-@pytest.mark.parametrize("name", tiny.CHAINS)
+@pytest.mark.parametrize("name", tiny.LONG)
 @pytest.mark.parametrize("stepper", discrete.STEPPERS)
 def test_many_steps_reach_the_data_law(name, stepper):
     if stepper == "ancestral" and name != "absorbing":
