@@ -156,6 +156,7 @@ def poses() -> ConfigDict:
     """Positions and rotations that depend on each other, in SO(3) x R^3."""
     config = _job(sections.dataset("poses"), sections.process("poses", _clock(8.0)))
     config.loss.observed = 0.5
+    config.evaluate.likelihood = "elbo"
     return config
 
 
@@ -165,6 +166,7 @@ def abalone() -> ConfigDict:
         sections.dataset("abalone"), sections.process("table", _clock(10.0), chain="uniform")
     )
     config.loss.observed = 0.5
+    config.evaluate.likelihood = "elbo"
     return config
 
 

@@ -49,7 +49,7 @@ def run(config, directory: Path) -> None:
             config,
             directory,
             lambda s, _: evaluate(s),
-            reporting.criterion(dataset.spec),
+            reporting.criterion(dataset.spec, config),
         )
     else:
         _, state = loop.load(method, config, directory)

@@ -72,14 +72,21 @@ def evaluator(
         parts = {prefix + name: float(np.mean(value)) for name, value in values.items()}
         return {name: mean, f"{name}_error": error, **parts}
 
-    name = criterion(dataset.spec)
+    name = criterion(dataset.spec, config)
     unit, prefix = (np.log(2), "bits_") if name == "bits_per_dim" else (1.0, "nats_")
     return evaluate
 
 
-def criterion(spec: DataSpec) -> str:
-    """What a model is judged by: bits a site of discrete data, nats an example of others."""
-    return "bits_per_dim" if spec.kind in report.KINDS else "nll"
+def criterion(spec: DataSpec, config: Any) -> str:
+    """What a model is judged by: bits a site of discrete data, nats an example of others.
+
+    Args:
+        spec: of the data.
+        config: of data that are not discrete, `evaluate.likelihood` says flow or elbo.
+    """
+    if spec.kind in report.KINDS:
+        return "bits_per_dim"
+    return {"flow": "nll", "elbo": "elbo"}[config.evaluate.likelihood]
 
 
 def check(method: Method, dataset: Dataset, config: Any) -> None:
@@ -174,7 +181,7 @@ def sample_and_report(
         return figures
     spec, x = dataset.spec, drawn["x"]
     train, test = split(dataset.train), split(dataset.test)
-    if criterion(spec) == "nll":
+    if criterion(spec, config) != "bits_per_dim":
         judged = samples.samples_report(x, train["x"], test["x"], spec)
     else:
         judged = report.sample_report(
@@ -219,7 +226,7 @@ def pictures(
     directory: Path, drawn: dict[str, Any], train: np.ndarray, test: np.ndarray, dataset: Dataset
 ) -> None:
     """samples.png, film.gif and film.png, and the loss curve from metrics.jsonl."""
-    discrete = criterion(dataset.spec) == "bits_per_dim"
+    discrete = dataset.spec.kind in report.KINDS
     (_discrete_pictures if discrete else _maps)(directory, drawn, train, test, dataset.spec)
     rows = [json.loads(line) for line in _lines(directory / "metrics.jsonl")]
     losses = [(row["step"], row["loss"]) for row in rows if "loss" in row]

@@ -195,7 +195,7 @@ def test_the_general_job_writes_the_same(tmp_path, capfd):
     for name in ("config.json", "samples.png", "film.gif", "film.png", "loss.png", "samples.npz"):
         assert (tmp_path / "run" / name).stat().st_size > 0, name
     results = json.loads((tmp_path / "run/results.json").read_text())
-    wanted = "step nll nll_error energy floor/energy independent/nll nn_accuracy nfe"
+    wanted = "step elbo elbo_error energy floor/energy independent/nll nn_accuracy nfe"
     assert not set(wanted.split()) - set(results) and results["step"] == 20
     assert "negative log-likelihood" in capfd.readouterr().out
     assert main.main(["main", *arguments, "--config.mode=sample"]) == 0

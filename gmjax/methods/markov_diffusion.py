@@ -135,19 +135,32 @@ def evaluator(config: Config, process: Process, schedule: Schedule, t_min: float
     noised to t_min, and its parts. Nats in the space's reference measure.
     """
     c = config.evaluate
-    lookup({"flow": 1, "elbo": 1}, c.likelihood, "config.evaluate.likelihood")
-    if c.likelihood == "elbo" or process.velocity is None or isinstance(process.space, dict):
-        if process.log_prob is None:
-            raise UserError(
-                f"config.process.name={config.process.name!r} has no kernel density, hence no"
-                " bound; valid for config.evaluate.likelihood: flow"
-            )
-        bound_times = times.uniform_in_noise(schedule, t_min)
-        return scores.elbo(process, bound_times, t_min, positive(c, "evaluate.times"))
+    table = {"flow": _flow, "elbo": _bound}
+    return lookup(table, c.likelihood, "config.evaluate.likelihood")(
+        config, process, schedule, t_min
+    )
+
+
+def _flow(config: Config, process: Process, schedule: Schedule, t_min: float) -> Callable:
+    if process.velocity is None or isinstance(process.space, Mapping):
+        raise UserError(
+            f"config.evaluate.likelihood='flow': config.process.name={config.process.name!r} has"
+            " no probability flow on a single space; valid: elbo"
+        )
     grid = lookup(grids.GRIDS, config.sample.grid, "config.sample.grid")
-    steps = grid(positive(c, "evaluate.steps"), t_min, schedule)
-    run = flow.log_likelihood(process, steps, c.probes)
+    steps = grid(positive(config.evaluate, "evaluate.steps"), t_min, schedule)
+    run = flow.log_likelihood(process, steps, config.evaluate.probes)
     return lambda predict, key, x, cond: {"nats": -run(predict, key, x, cond)}
+
+
+def _bound(config: Config, process: Process, schedule: Schedule, t_min: float) -> Callable:
+    if process.log_prob is None:
+        raise UserError(
+            f"config.evaluate.likelihood='elbo': config.process.name={config.process.name!r} has"
+            " no kernel density; valid: flow"
+        )
+    clock = times.uniform_in_noise(schedule, t_min)
+    return scores.elbo(process, clock, t_min, positive(config.evaluate, "evaluate.times"))
 
 
 def sampler(

@@ -217,7 +217,7 @@ class Row(NamedTuple):
 ROWS: dict[str, Row] = {
     "bits_per_dim": Row("bits per dimension, held out", ".3f", "low"),
     "nll": Row("negative log-likelihood, nats, held out", ".3f", "low"),
-    "elbo": Row("  its upper bound, -ELBO, nats", ".3f", "low"),
+    "elbo": Row("upper bound on it, -ELBO, nats", ".3f", "low"),
     "pixel_frechet": Row("Frechet distance, pixels", ".3f", "floor"),
     "feature_frechet": Row("Frechet distance, features", ".2f", "floor"),
     "energy": Row("energy distance, relative", ".4f", "floor"),

@@ -131,3 +131,11 @@ def test_points_off_the_space_are_found():
     method = methods.build(config("torus"), DataSpec((2,), 0, "torus"))
     assert method.check(np.zeros((3, 2))) == ""
     assert "wrap" in method.check(np.full((3, 2), 7.0))
+
+
+def test_a_likelihood_that_does_not_exist_is_refused():
+    """A product has no flow; the message says what there is."""
+    spec = DataSpec({"numeric": (2,), "classes": (1,)}, 3, "table")
+    with pytest.raises(UserError, match="likelihood='flow'.*valid: elbo"):
+        methods.build(config("table"), spec)
+    methods.build(config("table", evaluate__likelihood="elbo"), spec)
