@@ -41,7 +41,7 @@ def example(config, preset):
     return dataset.spec, dataset.train.take(np.arange(4))
 
 
-QUICK = {"smoke", "glyph"}  # the others compile for longer
+QUICK = {"smoke"}  # the others compile for longer
 CASES = [
     pytest.param(preset, marks=() if preset in QUICK else pytest.mark.slow)
     for preset in discrete_diffusion.PRESETS
@@ -82,10 +82,10 @@ def test_every_preset_trains_evaluates_and_samples(preset):
     "name, grid",
     [
         ("tweedie", "adaptive"),
-        ("tau_leaping", "noise"),
+        pytest.param("tau_leaping", "noise", marks=pytest.mark.slow),
         ("euler", "clock"),
-        ("ancestral", "uniform"),
-        ("exact", "noise"),
+        pytest.param("ancestral", "uniform", marks=pytest.mark.slow),
+        pytest.param("exact", "noise", marks=pytest.mark.slow),
     ],
 )
 def test_every_sampler_with_labels_and_guidance(name, grid):

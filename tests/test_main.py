@@ -77,6 +77,7 @@ def test_evaluate_and_sample_work_from_the_checkpoint(trained, capfd):
         pytest.param("birth_death", marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_other_chains_need_one_flag(chain, tmp_path):
     more = []
     if chain == "rates":

@@ -282,6 +282,7 @@ F = lambda x: x[0] ** 2 * x[1] + jnp.sin(3 * x[1])
 EDGE = jnp.asarray([0.001, 0.0, 0.999])
 
 
+@pytest.mark.slow
 def test_steps_and_kernel_at_the_boundary():
     p = process(3)
     assert abs(oracles.weak_step(p.generator, F, EDGE, 0.3, KEY, n=100_000)) < oracles.Z
@@ -413,6 +414,7 @@ def test_bound():
 # -- the edges ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_nothing_is_nan_at_the_boundary():
     p = wright_fisher(linear(), (3,), (0.3, 1.0, 5.0))
     corners, inside = jnp.eye(3), [[0.2, 0.3, 0.5], [0, 0.5, 0.5], [0.5, 0, 0.5], [1e-30, 1, 0]]
