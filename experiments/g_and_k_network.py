@@ -1,9 +1,15 @@
 """The amortised posterior of the g-and-k law: simulation, two networks, reverse runs.
 
 Coordinates. theta = 10 Phi(y), so the prior of y is N(0, I): no edges, and what the noising
-leaves. Of the data the network sees the sorted values, less the median, over the interquartile
-range, through asinh since they reach 1e13, with the median and the logarithm of the range beside
-them; each is brought to mean zero and variance one over the prior.
+leaves. Values reach 1e13, so the data are seen through logarithms. Of the sorted values x_(i) and
+x_(n+1-i), at distances d- and d+ from the median, the network sees
+
+    log((d+ + d-) / r)    which is k log(1 + z_i^2) and little else
+    log(d+ / d-)          on which g acts, and neither A, B nor k
+
+with z_i the normal quantile of x_(i) and r the interquartile range; and the median and log r.
+That is the sorted sample, in coordinates where the parameters act almost linearly. Each is brought
+to mean zero and variance one over the prior.
 
 A posterior is narrower than the prior by up to a thousand, and differently in each direction. So
 a first network fits a Gaussian N(m, (P^T P)^-1) to it by maximum likelihood, m and P functions of
@@ -27,7 +33,7 @@ from experiments.g_and_k_reference import HIGHEST, TRUTH
 from gmjax.losses import scores, times
 from gmjax.methods.combinators import BatchLoss, from_loss, optimizer
 from gmjax.networks import field
-from gmjax.networks.layers import Dense
+from gmjax.networks.layers import Dense, normalise
 from gmjax.processes import gaussian, schedules
 from gmjax.samplers import driver, grids, markov
 from gmjax.types import Array, Key, Predict, PyTree
@@ -70,6 +76,7 @@ def simulate(key: Key, batch: int, n: int) -> tuple[Array, Array]:
     return y, exact.quantile(sorted_normals(key_z, batch, n), exact.to_theta(y))
 
 
+@partial(jax.jit, static_argnums=(1, 2))
 def observed(key: Key, batch: int, n: int) -> Array:
     """Sorted data [batch, n] of the paper's parameters."""
     return exact.quantile(sorted_normals(key, batch, n), jnp.asarray([TRUTH]))
@@ -83,10 +90,14 @@ def location_scale(x: Array) -> tuple[Array, Array]:
 
 
 def features(x: Array) -> Array:
-    """What a network sees of sorted x [B, n]: [B, n + 2], before standardisation."""
-    middle, spread = location_scale(x)
-    shape = jnp.arcsinh((x - middle[:, None]) / spread[:, None])
-    return jnp.concatenate([shape, jnp.arcsinh(middle)[:, None], jnp.log(spread)[:, None]], -1)
+    """What a network sees of sorted x [B, n]: [B, 2 (n // 2) + 2], before standardisation."""
+    middle, spread = (a[:, None] for a in location_scale(x))
+    half = x.shape[-1] // 2
+    least = 1e-6 * spread
+    above = jnp.maximum(x[:, : -half - 1 : -1] - middle, least)
+    below = jnp.maximum(middle - x[:, :half], least)
+    pairs = jnp.log((above + below) / spread), jnp.log(above / below)
+    return jnp.concatenate([*pairs, jnp.arcsinh(middle), jnp.log(spread)], -1)
 
 
 def standardised(key: Key, n: int, pairs: int = 4096) -> Callable[[Array], Array]:
@@ -94,7 +105,8 @@ def standardised(key: Key, n: int, pairs: int = 4096) -> Callable[[Array], Array
 
     def moments(key):
         seen = features(simulate(key, pairs, n)[1])
-        return jnp.mean(seen, 0), jnp.std(seen, 0)
+        # The innermost two are as far from the median as each other, up to rounding.
+        return jnp.mean(seen, 0), jnp.maximum(jnp.std(seen, 0), 0.01)
 
     mean, std = jax.jit(moments)(key)
     return lambda x: (features(x) - mean) / std
@@ -122,16 +134,17 @@ class Chart(NamedTuple):
 
 
 class Guide(nn.Module):
-    """context [B, C] -> [B, 14]: four means and a triangle."""
+    """A residual network: context [B, C] -> [B, 14], four means and a triangle."""
 
     width: int
+    blocks: int = 3
 
     @nn.compact
     def __call__(self, context: Array) -> Array:
-        h = context
-        for _ in range(3):
-            h = jnp.tanh(Dense(self.width)(h))
-        return Dense(14, kernel_init=nn.initializers.zeros)(h)
+        h = Dense(self.width)(context)
+        for _ in range(self.blocks):
+            h = h + Dense(self.width)(nn.silu(Dense(self.width)(normalise(h))))
+        return Dense(14, kernel_init=nn.initializers.zeros)(normalise(h))
 
 
 def chart(out: Array, x: Array) -> Chart:
@@ -145,7 +158,12 @@ def chart(out: Array, x: Array) -> Chart:
     unit = jnp.ones((len(x), 4)).at[:, 0].set(jnp.minimum(1, 0.1 * spread / density))
     mean = jnp.zeros((len(x), 4)).at[:, 0].set(first) + unit * out[:, :4]
     rows, columns = np.tril_indices(4, -1)
-    root = jax.vmap(jnp.diag)(jnp.exp(out[:, 4:8])).at[:, rows, columns].set(out[:, 8:])
+    # Deviations between e^-8 and e^8 of the unit: an early outlier must not overflow.
+    root = (
+        jax.vmap(jnp.diag)(jnp.exp(8 * jnp.tanh(out[:, 4:8] / 8)))
+        .at[:, rows, columns]
+        .set(out[:, 8:])
+    )
     return Chart(mean, root / unit[:, None])
 
 
@@ -220,7 +238,8 @@ def fit(config: Training, key: Key) -> Trained:
         y, x = pairs(key)
         return {"y": y, "x": x}
 
-    first = lambda key: guide.init(key, jnp.zeros((1, config.draws + 2)))
+    size = 2 * (config.draws // 2) + 2
+    first = lambda key: guide.init(key, jnp.zeros((1, size)))
     own, guide_losses = train(first, guide_loss, raw, config, config.guide_updates, key_guide)
     at = lambda x: chart(guided(own, x), x)
 
@@ -247,7 +266,7 @@ def fit(config: Training, key: Key) -> Trained:
         return {"z": at(x).to(y), "context": context(x)}
 
     def init(key):
-        cond = {"context": jnp.zeros((1, config.draws + 16))}
+        cond = {"context": jnp.zeros((1, size + 14))}
         return network.init(key, jnp.zeros((1, 4)), jnp.ones(1), cond)
 
     params, losses = train(init, score_loss, charted, config, config.updates, key_score)

@@ -16,6 +16,8 @@ from experiments import g_and_k_reference as exact
 
 THETAS = ((3.0, 1.0, 2.0, 0.5), (0.1, 7.0, 9.9, 0.0), (9.0, 0.01, 0.3, 9.5), (5.0, 2.0, 0.0, 3.0))
 
+METHODS = ("gaussian", "diffusion")
+
 
 @pytest.fixture(scope="module")
 def log_density():
@@ -96,6 +98,24 @@ def test_sorted_normals_are_sorted_and_normal():
     z = (scipy.stats.norm.cdf(x).mean(0) - i / (n + 1)) / error
     assert np.abs(z).max() < 4.5
     assert scipy.stats.kstest(x.ravel(), "norm").pvalue > 1e-4
+
+
+def test_features_see_one_parameter_each():
+    """Scores symmetric about zero make the median A and the ratio of its sides g's alone."""
+    z = np.array([-2.0, -1.0, -0.4, 0.0, 0.4, 1.0, 2.0], np.float32)
+    theta = np.array([(1, 2, 3, 0.5), (9, 5, 3, 0.5), (1, 2, 3, 7), (1, 2, 0, 7)], np.float32)
+    f = np.asarray(network.features(exact.quantile(z, jnp.asarray(theta))))
+    assert f.shape == (4, 8)
+    np.testing.assert_allclose(f[0, :6], f[1, :6], atol=1e-4)
+    u = 0.8 * np.tanh(1.5 * z[:3:-1])
+    for i in (0, 2):
+        np.testing.assert_allclose(f[i, 3:6], np.log((1 + u) / (1 - u)), atol=1e-4)
+    np.testing.assert_allclose(f[3, 3:6], 0, atol=1e-4)
+    gain = np.log1p(z[:3] ** 2)
+    steps = f[2, :3] - f[0, :3]  # k from 0.5 to 7, over the interquartile range
+    np.testing.assert_allclose(steps[:2] - steps[2], 6.5 * (gain[:2] - gain[2]), atol=1e-4)
+    tied = jnp.full((1, 8), 3.0)
+    assert np.isfinite(network.features(tied)).all()
 
 
 def test_the_chart_is_a_gaussian():
@@ -233,18 +253,40 @@ def test_verdicts_say_what_was_measured(shift, p, r_hat, said):
         assert (word in text) == (word in said)
 
 
-def test_smoke(tmp_path, monkeypatch, capsys):
-    command = ["g_and_k", "--preset", "smoke", "--out", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", command)
-    experiment.main()
+@pytest.mark.slow
+def check_page(out, text):
+    """The files of a run, each with a row for every method and parameter."""
     files = ("posterior.csv", "ranks.csv", "figure.png", "figure.pdf", "verdicts.txt")
-    assert {p.name for p in tmp_path.iterdir()} == set(files)
-    assert (tmp_path / "verdicts.txt").read_text() in capsys.readouterr().out
-    rows = list(csv.DictReader((tmp_path / "posterior.csv").open()))
+    assert {p.name for p in out.iterdir()} == set(files)
+    assert (out / "verdicts.txt").read_text() in text
+    rows = list(csv.DictReader((out / "posterior.csv").open()))
     assert [r["method"] for r in rows] == ["mcmc", "gaussian", "diffusion"] * 4
     assert all(np.isfinite(float(r["shift"])) and float(r["std"]) > 0 for r in rows)
-    ranks = list(csv.DictReader((tmp_path / "ranks.csv").open()))
+    ranks = list(csv.DictReader((out / "ranks.csv").open()))
     assert len(ranks) == 8 and all(float(r["p_value"]) >= 0 for r in ranks)
+
+
+def test_a_page_of_draws_that_agree(tmp_path):
+    """Chains and draws of one law: every difference is noise, 4.5 standard errors at most."""
+    rng, n = np.random.default_rng(0), 4000
+    y = rng.normal(-0.8, 0.1, (n // 4, 32, 4))
+    own = {m: np.asarray(exact.to_theta(rng.normal(-0.8, 0.1, (n, 4)))) for m in METHODS}
+    rows = list(experiment.posterior_rows(0, exact.Chains(y, 0.5), 4, own))
+    assert max(abs(r.shift) for r in rows) < 4.5 / np.sqrt(n)
+    assert all(r.effective > n and r.r_hat < 1.01 for r in rows if r.method == "mcmc")
+    counts = tuple(rng.multinomial(500, np.full(10, 0.1)))
+    ranked = [experiment.Ranks(m, p, 500, 99, 0.5, counts) for m in METHODS for p in exact.NAMES]
+    theta = {"mcmc": np.asarray(exact.to_theta(y)).reshape(-1, 4), **own}
+    lines = experiment.page(rows, ranked, theta, tmp_path)
+    check_page(tmp_path, "\n".join(lines) + "\n")
+    assert "NOT" not in "".join(lines)
+
+
+@pytest.mark.slow
+def test_smoke(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["g_and_k", "--preset", "smoke", "--out", str(tmp_path)])
+    experiment.main()
+    check_page(tmp_path, capsys.readouterr().out)
 
 
 def test_an_unknown_preset_is_one_line(monkeypatch, capsys):
