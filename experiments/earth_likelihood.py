@@ -11,7 +11,7 @@ training points with a share of .02 uniform, which has this resolution and no ne
     python -m experiments.earth_likelihood [--preset default|smoke] [--out DIR]
 
 Published figures, mean and standard deviation over five runs of the negative log-likelihood in
-nats: De Bortoli et al. (2022, table 2) and Chen and Lipman (2024, table 2).
+nats, as quoted for De Bortoli et al. (2022) and Chen and Lipman (2024) and not checked there.
 """
 
 import argparse
