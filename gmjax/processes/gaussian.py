@@ -40,7 +40,7 @@ def vp(schedule: Schedule, shape: tuple[int, ...]) -> Process:
         schedule: beta and its clock.
         shape: [*S], one state.
     """
-    return _linear(
+    return linear(
         shape,
         drift=lambda x, t: -0.5 * schedule.rate(t) * x,
         noise=lambda x, t: jnp.sqrt(schedule.rate(t)),
@@ -64,7 +64,7 @@ def ve(schedule: Schedule, shape: tuple[int, ...], data_variance: float = 1.0) -
     if not data_variance >= 0:
         raise UserError(f"config.process.data_variance={data_variance} must not be negative")
     total = float(schedule.clock(jnp.ones(()))) + data_variance
-    return _linear(
+    return linear(
         shape,
         drift=None,
         noise=lambda x, t: jnp.sqrt(schedule.rate(t)),
@@ -81,7 +81,7 @@ def sub_vp(schedule: Schedule, shape: tuple[int, ...]) -> Process:
         schedule: beta and its clock.
         shape: [*S], one state.
     """
-    return _linear(
+    return linear(
         shape,
         drift=lambda x, t: -0.5 * schedule.rate(t) * x,
         noise=lambda x, t: jnp.sqrt(
@@ -208,8 +208,15 @@ def positive(variance: Array) -> Array:
     return jnp.maximum(variance, TINY)
 
 
-def _linear(shape, drift, noise, mean, std, base_std=1.0) -> Process:
-    """dX = b dt + g(t) dB with the kernel N(mean(t) x0, std(t)^2 I)."""
+def linear(shape, drift, noise, mean, std, base_std=1.0) -> Process:
+    """dX = b dt + g(t) dB with the kernel N(mean(t) x0, std(t)^2 I).
+
+    Args:
+        shape: [*S], one state.
+        drift, noise: b (x, t) -> [*S], None for zero, and g (x, t) -> [].
+        mean, std: t -> [].
+        base_std: of the reference law.
+    """
     space = euclidean(shape)
 
     def log_prob(x, x0, t):

@@ -1,0 +1,1 @@
+"""Conditional probability paths: Gaussian noising, interpolants, couplings, geodesics, mixtures."""
