@@ -10,6 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict, config_dict
 
 from gmjax import data, networks
+from gmjax.networks import continuous
 
 
 def section(keys: Mapping[str, Any], **values: Any) -> ConfigDict:
@@ -30,8 +31,9 @@ def dataset(name: str, **values: Any) -> ConfigDict:
 
 
 def network(name: str, **values: Any) -> ConfigDict:
-    """`config.network`: the network `name` with its defaults, but for `values`."""
-    keys = {key: row.default for own in networks.SETTINGS.values() for key, row in own.items()}
+    """`config.network`: the network `name`, of discrete or continuous states, set by `values`."""
+    tables = (networks.SETTINGS, continuous.SETTINGS)
+    keys = {k: row.default for t in tables for own in t.values() for k, row in own.items()}
     return section(keys, name=name, **values)
 
 

@@ -47,6 +47,9 @@ def time_features(t: Array, width: int, slowest: float = 1.0, fastest: float = 1
 class Condition(nn.Module):
     """One vector of time and class for each example, the same in every network; always float32.
 
+    The time lies in (0, 1]; a log-SNR, of order ten, is to be mapped there first: the fastest
+    wave, a thousand radians a unit, would tell its values apart far too finely.
+
     Args:
         width: its size.
         num_classes: 0 where the data have no labels; otherwise label `num_classes` is "no label",
@@ -61,6 +64,18 @@ class Condition(nn.Module):
         """t [B] float, cond None or {"label": [B] int} -> [B, width] float32."""
         c = Dense(self.width)(nn.silu(Dense(self.width)(time_features(t, self.width))))
         return c + ClassEmbedding(self.width, self.num_classes)(cond) if self.num_classes else c
+
+
+def add_context(c: Array, cond: Cond) -> Array:
+    """c [B, E] and a two-layer network of cond["context"] [B, C], where there is one.
+
+    To be called in a compact method, whose module the layers belong to; it has them only if it
+    was initialised with a context.
+    """
+    if cond is None or "context" not in cond:
+        return c
+    width = c.shape[-1]
+    return c + Dense(width)(nn.silu(Dense(width)(cond["context"])))
 
 
 class ClassEmbedding(nn.Module):
@@ -211,6 +226,21 @@ def rotary_angles(grid: Sequence[int], head_width: int) -> Array:
     w = [np.geomspace(1.0, 1.0 / max(extent, 1), pairs) for extent in grid]
     angles = np.concatenate([np.outer(c, f) for c, f in zip(cells, w, strict=True)], 1)
     return jnp.asarray(angles, jnp.float32)
+
+
+def sinusoidal_positions(grid: Sequence[int], width: int) -> Array:
+    """sqrt(2) [sin, cos] of the `rotary_angles` of every cell: fixed vectors of mean square one.
+
+    Args:
+        grid: extent of each axis.
+        width: size of a vector; where 2A does not divide it, zeros fill the end.
+
+    Returns:
+        [prod(grid), width] float32.
+    """
+    angles = rotary_angles(grid, width)
+    waves = np.sqrt(2) * jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], -1)
+    return jnp.pad(waves, ((0, 0), (0, width - waves.shape[-1])))
 
 
 def rotate(x: Array, angles: Array) -> Array:

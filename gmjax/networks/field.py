@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from gmjax.networks import embeddings, settings
+from gmjax.networks import embeddings, mlp, settings
 from gmjax.networks.layers import Dense, Modulation, normalise
 from gmjax.types import Array, Cond
 
@@ -60,19 +60,13 @@ class Field(nn.Module):
     ) -> Array:
         """cond may hold "label" [B] int and "context" [B, C] float."""
         c = embeddings.Condition(self.width, self.num_classes)(t, cond)
-        if cond is not None and "context" in cond:
-            c = c + Dense(self.width)(nn.silu(Dense(self.width)(cond["context"])))
+        c = embeddings.add_context(c, cond)
         draw = jax.nn.initializers.normal(self.bandwidth)
         shape = (features.shape[-1], self.frequencies)
         angles = features @ self.param("frequencies", draw, shape, jnp.float32)
         waves = jnp.concatenate([features, jnp.sin(angles), jnp.cos(angles)], -1)
         h = Dense(self.width, self.dtype)(waves).astype(jnp.float32)
-        for _ in range(self.blocks):
-            scale, shift = Modulation(2, self.width)(c)
-            u = normalise(h) * (1 + scale) + shift
-            u = nn.silu(Dense(self.expand * self.width, self.dtype)(u))
-            u = nn.Dropout(self.dropout, deterministic=not train)(u)
-            h = h + Dense(self.width, self.dtype)(u)
+        h = mlp.body(h, c, train, self.blocks, self.expand, self.dropout, self.dtype)
         # Norms forget how far out a state is, and scores grow with it: a linear path keeps it.
         (scale,) = Modulation(1, features.shape[-1])(c)
         h = jnp.concatenate([normalise(h), features * (1 + scale)], -1)

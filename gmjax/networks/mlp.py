@@ -24,6 +24,32 @@ SETTINGS = {
 }
 
 
+def body(
+    h: Array, c: Array, train: bool, blocks: int, expand: int, dropout: float, dtype: Any
+) -> Array:
+    """The residual blocks.
+
+    To be called in a compact method: the layers made here belong to its module.
+
+    Args:
+        h: [B, C] float32.
+        c: [B, E] float32, the vector of time, class and context.
+        train: drop out?
+        blocks, expand, dropout, dtype: see `Mlp`.
+
+    Returns:
+        [B, C] float32.
+    """
+    width = h.shape[-1]
+    for _ in range(blocks):
+        scale, shift = Modulation(2, width)(c)
+        u = normalise(h) * (1 + scale) + shift
+        u = nn.silu(Dense(expand * width, dtype)(u))
+        u = nn.Dropout(dropout, deterministic=not train)(u)
+        h = h + Dense(width, dtype)(u)
+    return h
+
+
 class Mlp(nn.Module):
     """x [B, *S] int below num_states, t [B] -> logits [B, *S, num_values] float32.
 
@@ -65,12 +91,7 @@ class Mlp(nn.Module):
         )
         h = embed(flat).reshape(len(x), -1)
         h = Dense(self.width, self.dtype)(h).astype(jnp.float32)
-        for _ in range(self.blocks):
-            scale, shift = Modulation(2, self.width)(c)
-            u = normalise(h) * (1 + scale) + shift
-            u = nn.silu(Dense(self.expand * self.width, self.dtype)(u))
-            u = nn.Dropout(self.dropout, deterministic=not train)(u)
-            h = h + Dense(self.width, self.dtype)(u)
+        h = body(h, c, train, self.blocks, self.expand, self.dropout, self.dtype)
         readout = heads.Readout(self.num_values, self.head, self.smoothing, self.dtype)
         return readout(normalise(h), flat).reshape(*x.shape, self.num_values)
 

@@ -145,6 +145,43 @@ class Block(nn.Module):
         return Dense(self.width, self.dtype)(mixed)
 
 
+def body(
+    h: Array,
+    c: Array,
+    angles: Array | None,
+    train: bool,
+    *,
+    blocks: int,
+    heads: int,
+    expand: int,
+    dropout: float,
+    attention: str,
+    remat: bool,
+    dtype: Any,
+) -> Array:
+    """The blocks and the last modulated norm.
+
+    To be called in a compact method: the layers made here belong to its module.
+
+    Args:
+        h: [B, T, C] float32, the tokens.
+        c: [B, C] float32, the vector of time, class and context.
+        angles: [T, d / 2], or None for no rotary positions.
+        train: drop out?
+        blocks, heads, expand, dropout, attention, remat, dtype: see `Transformer`.
+
+    Returns:
+        [B, T, C] float32.
+    """
+    width = h.shape[-1]
+    block = nn.remat(Block, static_argnums=(4,)) if remat else Block
+    for i in range(blocks):
+        name = f"block_{i}"  # the same with and without remat
+        h = block(width, heads, expand, dropout, attention, dtype, name=name)(h, c, angles, train)
+    scale, shift = (v[:, None] for v in Modulation(2, width)(c))
+    return normalise(h) * (1 + scale) + shift
+
+
 class Transformer(nn.Module):
     """x [B, *S] int below num_states, t [B] -> logits [B, *S, num_values] float32.
 
@@ -205,21 +242,21 @@ class Transformer(nn.Module):
         angles = None
         if self.kind != "vector":
             angles = embeddings.rotary_angles(grid, self.width // self.heads)
-        block = nn.remat(Block, static_argnums=(4,)) if self.remat else Block
-        for i in range(self.blocks):
-            h = block(
-                self.width,
-                self.heads,
-                self.expand,
-                self.dropout,
-                self.attention,
-                self.dtype,
-                name=f"block_{i}",  # the same with and without remat
-            )(h, c, angles, train)
-
-        scale, shift = (v[:, None] for v in Modulation(2, self.width)(c))
+        h = body(
+            h,
+            c,
+            angles,
+            train,
+            blocks=self.blocks,
+            heads=self.heads,
+            expand=self.expand,
+            dropout=self.dropout,
+            attention=self.attention,
+            remat=self.remat,
+            dtype=self.dtype,
+        )
         readout = heads.Readout(self.num_values, self.head, self.smoothing, self.dtype)
-        logits = readout(normalise(h) * (1 + scale) + shift, sites)
+        logits = readout(h, sites)
         logits = logits.reshape(*logits.shape[:2], self.patch**axes, -1, self.num_values)
         return unpatchify(logits, self.patch, grid).reshape(*x.shape, self.num_values)
 
@@ -242,15 +279,7 @@ def build(config: Mapping[str, Any], spec: DataSpec, num_states: int) -> Transfo
             data, heads that do not divide the width.
     """
     values = heads.read(config, SETTINGS, spec)
-    patch, width, number = values["patch"], values["width"], values["heads"]
-    axes = num_axes(spec.kind)
-    sides = spec.shape[:axes]
-    fits = all(n % patch == 0 for n in sides)
-    settings.require(fits, "patch", patch, f"must divide the data's {' x '.join(map(str, sides))}")
-    settings.require(width % number == 0, "heads", number, f"must divide width={width}")
-    turns = 1 if spec.kind == "vector" else 2 * axes
-    even = width // number % turns == 0
-    settings.require(even, "heads", number, f"width={width} / heads must be a multiple of {turns}")
+    check_sides(spec.shape[: num_axes(spec.kind)], values, rotary=spec.kind != "vector")
     return Transformer(
         num_states=num_states,
         num_values=spec.num_values,
@@ -259,3 +288,20 @@ def build(config: Mapping[str, Any], spec: DataSpec, num_states: int) -> Transfo
         kind=spec.kind,
         **values,
     )
+
+
+def check_sides(sides: Sequence[int], values: Mapping[str, Any], rotary: bool) -> None:
+    """Raises `UserError` unless patch, width and heads fit each other and the data.
+
+    Args:
+        sides: of the axes that are cut into patches.
+        values: holds patch, width and heads.
+        rotary: are pairs of each head turned, so many on every axis?
+    """
+    patch, width, number = values["patch"], values["width"], values["heads"]
+    fits = all(n % patch == 0 for n in sides)
+    settings.require(fits, "patch", patch, f"must divide the data's {' x '.join(map(str, sides))}")
+    settings.require(width % number == 0, "heads", number, f"must divide width={width}")
+    turns = 2 * len(sides) if rotary else 1
+    even = width // number % turns == 0
+    settings.require(even, "heads", number, f"width={width} / heads must be a multiple of {turns}")

@@ -10,7 +10,7 @@ the first convolution, and the output logits after the last layer: neighbouring 
 share evidence, which a small data set needs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -46,11 +46,11 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, condition: Array, train: bool = False) -> Array:
-        h = nn.silu(nn.GroupNorm(_groups(x.shape[-1]), dtype=self.dtype)(x))
+        h = nn.silu(_norm(x))
         h = nn.Conv(self.channels, (3, 3), dtype=self.dtype)(h)
         film = nn.Dense(2 * self.channels, kernel_init=_zeros, dtype=self.dtype)(condition)
         scale, shift = jnp.split(film[:, None, None], 2, -1)
-        h = nn.GroupNorm(_groups(self.channels), dtype=self.dtype)(h) * (1 + scale) + shift
+        h = _norm(h) * (1 + scale) + shift
         h = nn.Dropout(self.dropout, deterministic=not train)(nn.silu(h))
         h = nn.Conv(self.channels, (3, 3), kernel_init=_zeros, dtype=self.dtype)(h)
         if x.shape[-1] != self.channels:
@@ -67,7 +67,7 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         b, h, w, c = x.shape
-        tokens = nn.GroupNorm(_groups(c), dtype=self.dtype)(x).reshape(b, h * w, c)
+        tokens = _norm(x).reshape(b, h * w, c)
         heads = next(n for n in (self.heads, 2, 1) if c % n == 0)
         qkv = nn.Dense(3 * c, dtype=self.dtype)(tokens.reshape(-1, c))
         q, k, v = jnp.split(qkv.reshape(b, h * w, 3 * heads, c // heads), 3, 2)
@@ -84,11 +84,66 @@ class Mixer(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, condition: Array) -> Array:
-        flat = nn.GroupNorm(_groups(x.shape[-1]), dtype=self.dtype)(x).reshape(len(x), -1)
+        flat = _norm(x).reshape(len(x), -1)
         h = nn.Dense(self.width, dtype=self.dtype)(flat)
         h = nn.silu(h + nn.Dense(self.width, dtype=self.dtype)(condition))
         out = nn.Dense(flat.shape[-1], kernel_init=_zeros, dtype=self.dtype)(h)
         return x + out.reshape(x.shape)
+
+
+def body(
+    h: Array,
+    c: Array,
+    train: bool,
+    *,
+    channels: Sequence[int],
+    blocks: int,
+    attention: Sequence[int],
+    mixer: int,
+    dropout: float,
+    remat: bool,
+    dtype: Any,
+) -> Array:
+    """The U-Net between the first convolution and the readout.
+
+    To be called in a compact method: the layers made here belong to its module.
+
+    Args:
+        h: [B, H, W, channels[0]].
+        c: [B, E], the vector of time, class and context.
+        train: drop out?
+        channels, blocks, attention, mixer, dropout, remat, dtype: see `UNet`.
+
+    Returns:
+        [B, H, W, channels[0]] float32.
+    """
+    condition = nn.silu(c).astype(dtype)
+    block = nn.remat(Block, static_argnums=(3,)) if remat else Block
+
+    def conv(h, width, **kwargs):
+        return nn.Conv(width, (3, 3), dtype=dtype, **kwargs)(h).astype(jnp.float32)
+
+    def level(h, i, name):
+        h = block(channels[i], dropout, dtype, name=f"{name}_block")(h, condition, train)
+        return Attention(dtype=dtype, name=f"{name}_attention")(h) if i in attention else h
+
+    h = h.astype(jnp.float32)
+    skips = [h]
+    for i, width in enumerate(channels):
+        for j in range(blocks):
+            h = level(h, i, f"down_{i}_{j}")
+            skips.append(h)
+        if i < len(channels) - 1:
+            h = conv(h, width, strides=(2, 2))
+            skips.append(h)
+    if mixer:
+        h = Mixer(int(mixer), dtype)(h, condition)
+    for i in reversed(range(len(channels))):
+        for j in range(blocks + 1):
+            h = level(jnp.concatenate([h, skips.pop()], -1), i, f"up_{i}_{j}")
+        if i > 0:
+            h = conv(jnp.repeat(jnp.repeat(h, 2, 1), 2, 2), channels[i - 1])
+    return nn.silu(_norm(h))
 
 
 class UNet(nn.Module):
@@ -107,7 +162,8 @@ class UNet(nn.Module):
         remat: recompute the blocks in the backward pass instead of storing them.
         head: a name in `heads.HEADS`.
         smoothing: width of the Gaussian over levels, in levels; 0 for categories.
-        dtype: of the computation; parameters are float32.
+        dtype: of convolutions and matrix products; parameters, norms, the residual stream and
+            logits are float32.
     """
 
     num_states: int
@@ -127,39 +183,21 @@ class UNet(nn.Module):
     @nn.compact
     def __call__(self, x: Array, t: Array, cond: Cond = None, *, train: bool = False) -> Array:
         """See the class; dropout, when training, draws from the stream "dropout"."""
-        b, height, width, c = x.shape
-        condition = nn.silu(
-            embeddings.Condition(4 * self.channels[0], self.num_classes)(t, cond)
-        ).astype(self.dtype)
-        h = self.values(x).reshape(b, height, width, -1)
+        c = embeddings.Condition(4 * self.channels[0], self.num_classes)(t, cond)
+        h = self.values(x).reshape(*x.shape[:3], -1)
         h = nn.Conv(self.channels[0], (3, 3), dtype=self.dtype)(h)
-        block = nn.remat(Block, static_argnums=(3,)) if self.remat else Block
-
-        def level(h, i, name):
-            h = block(self.channels[i], self.dropout, self.dtype, name=f"{name}_block")(
-                h, condition, train
-            )
-            attend = i in self.attention
-            return Attention(dtype=self.dtype, name=f"{name}_attention")(h) if attend else h
-
-        skips = [h]
-        last = len(self.channels) - 1
-        for i, channels in enumerate(self.channels):
-            for j in range(self.blocks):
-                h = level(h, i, f"down_{i}_{j}")
-                skips.append(h)
-            if i < last:
-                h = nn.Conv(channels, (3, 3), strides=(2, 2), dtype=self.dtype)(h)
-                skips.append(h)
-        if self.mixer:
-            h = Mixer(int(self.mixer), self.dtype)(h, condition)
-        for i in reversed(range(len(self.channels))):
-            for j in range(self.blocks + 1):
-                h = level(jnp.concatenate([h, skips.pop()], -1), i, f"up_{i}_{j}")
-            if i > 0:
-                h = jnp.repeat(jnp.repeat(h, 2, 1), 2, 2)
-                h = nn.Conv(self.channels[i - 1], (3, 3), dtype=self.dtype)(h)
-        h = nn.silu(nn.GroupNorm(_groups(h.shape[-1]), dtype=self.dtype)(h))
+        h = body(
+            h,
+            c,
+            train,
+            channels=self.channels,
+            blocks=self.blocks,
+            attention=self.attention,
+            mixer=self.mixer,
+            dropout=self.dropout,
+            remat=self.remat,
+            dtype=self.dtype,
+        )
         return heads.Readout(self.num_values, self.head, self.smoothing, self.dtype)(h, x)
 
     def values(self, x: Array) -> Array:
@@ -186,14 +224,7 @@ def build(config: Mapping[str, Any], spec: DataSpec, num_states: int) -> UNet:
     """
     values = heads.read(config, SETTINGS, spec)
     settings.require(spec.kind == "image", "name", "unet", "needs images [H, W, C]")
-    factor = 2 ** (len(values["channels"]) - 1)
-    sides = spec.shape[:2]
-    settings.require(
-        all(side % factor == 0 for side in sides),
-        "channels",
-        values["channels"],
-        f"{len(values['channels'])} levels need sides divisible by {factor}, the data have {sides}",
-    )
+    check_sides(spec.shape[:2], values["channels"])
     return UNet(
         num_states=num_states,
         num_values=spec.num_values,
@@ -202,6 +233,18 @@ def build(config: Mapping[str, Any], spec: DataSpec, num_states: int) -> UNet:
     )
 
 
-def _groups(channels: int) -> int:
-    """The largest group count up to 8 that divides the channels."""
-    return next(g for g in (8, 6, 4, 3, 2, 1) if channels % g == 0)
+def check_sides(sides: Sequence[int], channels: Sequence[int]) -> None:
+    """Raises `UserError` unless every level but the last halves the sides of the image."""
+    factor = 2 ** (len(channels) - 1)
+    settings.require(
+        all(side % factor == 0 for side in sides),
+        "channels",
+        channels,
+        f"{len(channels)} levels need sides divisible by {factor}, the data have {sides}",
+    )
+
+
+def _norm(x: Array) -> Array:
+    """Group norm in float32, with the largest number of groups up to 8 that divides."""
+    groups = next(g for g in (8, 6, 4, 3, 2, 1) if x.shape[-1] % g == 0)
+    return nn.GroupNorm(groups, dtype=jnp.float32)(x)
