@@ -2,8 +2,10 @@
 
 A loss is an integral over t in [t_min, 1], estimated by draws t ~ p and weights 1 / p(t). A
 time sampler is `(key, n) -> t [n], weight [n]`: numbers u in [0, 1) spread over a batch by a
-rule (`SPREADS`) and mapped to times by a quantile function with known density (`uniform_in_t`
-or `uniform_in_noise`).
+rule (`SPREADS`) and mapped to times by a quantile function with known density: `uniform_in_t`,
+`uniform_in_noise` of a chain's clock, and of Gaussian paths those that know their log-SNR l,
+
+    t = l^-1(value),    p(t) = density of the value at l(t) times -l'(t).
 """
 
 from collections.abc import Callable
@@ -11,6 +13,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from gmjax.paths.gaussian import GaussianPath, log_snr
 from gmjax.processes.schedules import Schedule
 from gmjax.types import Array, Key
 
@@ -65,3 +68,55 @@ def uniform_in_noise(schedule: Schedule, t_min: float, spread: Callable = strati
         return t, (high - low) / (schedule.rate(t) * jnp.exp(-schedule.clock(t)))
 
     return draw
+
+
+def on_grid(steps: int, spread: Callable = stratified) -> TimeSampler:
+    """t uniform on {1/T, 2/T, .., 1}, the discrete times of T steps; its weights are one."""
+
+    def draw(key, n):
+        i = jnp.floor(spread(key, n) * steps) + 1
+        return jnp.minimum(i, steps) / steps, jnp.ones(n)
+
+    return draw
+
+
+def uniform_in_log_snr(path: GaussianPath, t_min: float, spread: Callable = stratified):
+    """log-SNR uniform on its range over [t_min, 1], which must be bounded."""
+
+    def draw(key, n):
+        high, low = log_snr(path, jnp.asarray([t_min, 1.0]))
+        t = jnp.clip(path.inverse(high + (low - high) * spread(key, n)), t_min, 1.0)
+        return t, (high - low) / _steepness(path, t)
+
+    return draw
+
+
+def log_normal(
+    path: GaussianPath, t_min: float, mean: float = -1.2, std: float = 1.2, spread=stratified
+) -> TimeSampler:
+    """log(sigma / alpha) normal (Karras et al. 2022, table 1), moved into [t_min, 1]."""
+
+    def draw(key, n):
+        z = jax.scipy.special.ndtri(jnp.clip(spread(key, n), 1e-6, 1 - 1e-6))
+        t = jnp.clip(path.inverse(-2 * (mean + std * z)), t_min, 1.0)
+        return t, 2 * std / (jax.scipy.stats.norm.pdf(z) * _steepness(path, t))
+
+    return draw
+
+
+def logit_normal(
+    t_min: float, mean: float = 0.0, std: float = 1.0, spread: Callable = stratified
+) -> TimeSampler:
+    """log(t / (1 - t)) normal (Esser et al. 2024), moved into [t_min, 1]."""
+
+    def draw(key, n):
+        z = jax.scipy.special.ndtri(jnp.clip(spread(key, n), 1e-6, 1 - 1e-6))
+        t = jax.nn.sigmoid(mean + std * z)
+        return jnp.maximum(t, t_min), std * t * (1 - t) / jax.scipy.stats.norm.pdf(z)
+
+    return draw
+
+
+def _steepness(path: GaussianPath, t: Array) -> Array:
+    """-d log_snr / dt."""
+    return -jax.jvp(lambda t: log_snr(path, t), (t,), (jnp.ones_like(t),))[1]
