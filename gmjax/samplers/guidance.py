@@ -1,38 +1,221 @@
-"""Guidance as a wrapper Predict -> Predict.
+"""Guidance: wrappers Predict -> Predict, for any network, head and state space.
 
 Classifier-free guidance extrapolates from the unconditional to the conditional output,
 u + w (c - u). Applied to scores it samples from p_t(x)^(1 - w) p_t(x | y)^w; applied to logits
 it samples sites from p(x0 | x_t)^(1 - w) p(x0 | x_t, y)^w, whatever the parametrisation: the known
 factor q(x_t | x0) has total weight one in both.
+
+Guidance by a likelihood adds w grad log p(y | x_t) to the score that the output stands for. How
+a change g of the score changes an output is a `Shift`:
+
+    Gaussian path    out = p x0 + q eps, x0 = (x + sigma^2 s) / alpha, eps = -sigma s:
+                     out + (sigma c / alpha) g,  c = sigma p - alpha q
+    any diffusion    out + std g, std being what the process's `read` divides by
+    finite sets      logits + g, g the derivative in the one-hot vector of each site: log-ratios
+                     log p(y | x') - log p(y | x) of one-site changes to first order
+
+p(y | x_t) may come from a classifier trained on noised data, or, for y = A x0 + noise of standard
+deviation s_y, from the denoiser itself (`reconstruction`),
+
+    p(y | x_t) = N(A D(x_t), s_y^2 + r_t^2),    r_t^2 = s^2 sigma^2 / (alpha^2 s^2 + sigma^2),
+
+which is exact for A A^T = I and data N(0, s^2 I).
+
+Source: Ho and Salimans (2022); Dhariwal and Nichol (2021); Lin et al. (2024), section 3.4; Song
+et al. (2023, pseudo-inverse guidance); on finite sets Schiff et al. (2024).
 """
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
-from gmjax.types import Array, Cond, Predict
+from gmjax.paths import heads
+from gmjax.paths.gaussian import GaussianPath
+from gmjax.types import Array, Cond, Predict, Process, Space, UserError
+
+Shift = Callable[[Array, Array, Array, Array], Array]  # (out, g, x, t) -> out, batched
+LogProb = Callable[[Array, Array, Cond], Array]  # (x [B, *S], t [B], cond) -> [B]
 
 
-def classifier_free(predict: Predict, scale: float, num_classes: int) -> Predict:
+def classifier_free(
+    predict: Predict,
+    scale: float,
+    num_classes: int,
+    interval: tuple[float, float] = (0.0, 1.0),
+    rescale: float = 0.0,
+) -> Predict:
     """Guided predictions: unconditional + scale (conditional - unconditional).
 
     Args:
         predict: a network trained with labels dropped to the null class.
         scale: w; 0 is unconditional, 1 conditional, more is sharper.
         num_classes: the null label.
+        interval: times (low, high) between which the scale holds; outside it is one.
+        rescale: share in [0, 1] of the output that is brought to the conditional one's standard
+            deviation over each example.
 
     Returns:
         A `Predict` that evaluates the network once on a batch of twice the size.
 
-    Source: Ho and Salimans (2022); on discrete posteriors Schiff et al. (2024).
+    Raises:
+        UserError: an interval that is not one, a share outside [0, 1].
+
+    Source: Ho and Salimans (2022); Kynkaanniemi et al. (2024) for the interval; Lin et al.
+    (2024), section 3.4, for the rescaling; on discrete posteriors Schiff et al. (2024).
     """
+    low, high = interval
+    if not 0 <= low < high <= 1:
+        raise UserError(f"config.sample.interval={(low, high)}; valid: 0 <= low < high <= 1")
+    if not 0 <= rescale <= 1:
+        raise UserError(f"config.sample.rescale={rescale} must lie in [0, 1]")
 
     def guided(x: Array, t: Array, cond: Cond) -> Array:
-        assert cond is not None, "guidance needs labels"
+        if cond is None or "label" not in cond:
+            raise UserError("config.sample.guidance needs labels: cond={'label': [B] int}")
         null = {**cond, "label": jnp.full_like(cond["label"], num_classes)}
         both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), dict(cond), null)
         twice = lambda tree: jax.tree.map(lambda a: jnp.concatenate([a, a]), tree)
         out = predict(twice(x), twice(t), both)
         half = len(t)
-        return jax.tree.map(lambda a: a[half:] + scale * (a[:half] - a[half:]), out)
+        w = jnp.where((t >= low) & (t <= high), scale, 1.0)
+
+        def mix(a):
+            c, u = a[:half], a[half:]
+            mixed = u + heads.spread(w, c) * (c - u)
+            if not rescale:
+                return mixed
+            axes = tuple(range(1, c.ndim))
+            std = lambda a: jnp.std(a, axes, keepdims=True)
+            return mixed * (1 - rescale + rescale * std(c) / jnp.maximum(std(mixed), 1e-12))
+
+        return jax.tree.map(mix, out)
 
     return guided
+
+
+def classifier(
+    predict: Predict,
+    log_prob: LogProb,
+    shift: Shift,
+    scale: float = 1.0,
+    encode: Callable[[Array], Array] = lambda x: x,
+    gradient: Callable[[Array, Array], Array] = lambda x, g: g,
+) -> Predict:
+    """Predictions whose score has scale times grad log p(y | x_t) added.
+
+    Args:
+        predict: the network.
+        log_prob: (encode(x), t [B], cond) -> [B], log p(y | x_t) up to a constant.
+        shift: how a change of the score changes the output: `gaussian_shift`, `process_shift`
+            or `logit_shift`.
+        scale: w.
+        encode: of finite sets `one_hot(S)`; else the identity.
+        gradient: (x, derivatives) -> tangent vectors, of manifolds `tangent(space)`.
+    """
+
+    def guided(x: Array, t: Array, cond: Cond) -> Array:
+        g = jax.grad(lambda z: jnp.sum(log_prob(z, t, cond)))(encode(x))
+        return shift(predict(x, t, cond), scale * gradient(x, g), x, t)
+
+    return guided
+
+
+def reconstruction(
+    predict: Predict,
+    denoise: Callable[[Array, Array, Array], Array],
+    shift: Shift,
+    measure: Callable[[Array], Array],
+    y: Array,
+    std: Callable[[Array], Array],
+    scale: float = 1.0,
+    gradient: Callable[[Array, Array], Array] = lambda x, g: g,
+) -> Predict:
+    """Predictions given y = measure(x0) + noise, through the network's own x0.
+
+    Args:
+        predict: the network.
+        denoise: (out, x, t) -> x0 [B, *S].
+        shift: see `classifier`.
+        measure: x0 [*S] -> what is measured of one example.
+        y: the measurements, [B, *M] or [*M] for all.
+        std: t -> sqrt(s_y^2 + r_t^2), the standard deviation of y - measure(D(x_t)).
+        scale: w; 1 for the posterior.
+        gradient: see `classifier`.
+
+    Returns:
+        A `Predict` that costs one evaluation and one vector-Jacobian product.
+    """
+
+    def guided(x: Array, t: Array, cond: Cond) -> Array:
+        def log_prob(x):
+            out = predict(x, t, cond)
+            seen = jax.vmap(measure)(denoise(out, x, t))
+            gap = (y - seen) / heads.spread(std(t), seen)
+            return -0.5 * jnp.sum(gap**2), out
+
+        g, out = jax.grad(log_prob, has_aux=True)(x)
+        return shift(out, scale * gradient(x, g), x, t)
+
+    return guided
+
+
+def measurement_std(
+    path: GaussianPath, noise: float, data_std: float = 1.0
+) -> Callable[[Array], Array]:
+    """t -> sqrt(s_y^2 + r_t^2) for data of standard deviation s and noise of s_y."""
+
+    def std(t):
+        a, s = path.alpha(t), path.sigma(t)
+        return jnp.sqrt(noise**2 + (data_std * s) ** 2 / ((a * data_std) ** 2 + s**2))
+
+    return std
+
+
+def gaussian_shift(path: GaussianPath, head: str, data_std: float = 1.0) -> Shift:
+    """For a head of `paths.heads`: out + (sigma c / alpha) g."""
+
+    def shift(out, g, x, t):
+        a, s = path.alpha(t), path.sigma(t)
+        p, q = heads.coefficients(head, path, t, data_std)
+        # sigma c / alpha = sigma^2 p / alpha - sigma q; where alpha is zero, x0 is not known
+        # from x, y says nothing of the noise, and g is zero.
+        gain = jnp.where(a > 0, s**2 * p / jnp.where(a > 0, a, 1.0), 0.0) - s * q
+        return out + heads.spread(gain, g) * g
+
+    return shift
+
+
+def process_shift(process: Process) -> Shift:
+    """For processes whose `read` is a division by std(t), as those of `processes.diffusions`."""
+    read = process.read
+    if read is None:
+        raise ValueError("this process has no read, and its outputs no score to shift")
+
+    def one(out, g, x, t):
+        slope, size = jnp.sum(g * read(g, x, t)), jnp.sum(g * g)
+        return out + jnp.where(size > 0, size / jnp.where(size > 0, slope, 1.0), 0.0) * g
+
+    return jax.vmap(one)
+
+
+def logit_shift(out: Array, g: Array, x: Array, t: Array) -> Array:
+    """For logits over values: the first V of the derivatives, relative to the present state."""
+    del t
+    now = jnp.take_along_axis(g, x[..., None], -1)
+    return out + (g - now)[..., : out.shape[-1]]
+
+
+def one_hot(num_states: int) -> Callable[[Array], Array]:
+    """x [B, *S] int -> [B, *S, K] float."""
+    return lambda x: jax.nn.one_hot(x, num_states)
+
+
+def tangent(space: Space) -> Callable[[Array, Array], Array]:
+    """Derivatives in the embedding's coordinates as Riemannian gradients: sum_k (e_k . g) e_k."""
+
+    def one(x, g):
+        e = space.frame(x)
+        return jnp.tensordot(jnp.sum(e * g, tuple(range(1, e.ndim))), e, 1)
+
+    return jax.vmap(one)

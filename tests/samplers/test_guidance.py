@@ -1,12 +1,16 @@
-"""Classifier-free guidance is the power law it claims, for every parametrisation."""
+"""Guidance samples the law it claims: power laws, and posteriors that have a closed form."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import tiny
 
-from gmjax.processes import ctmc
+from gmjax.paths import gaussian as paths
+from gmjax.paths import heads
+from gmjax.processes import ctmc, schedules, sphere
 from gmjax.samplers import guidance
+from gmjax.types import UserError
 
 
 def test_guided_posterior_is_the_tempered_product():
@@ -38,3 +42,133 @@ def test_guidance_commutes_with_the_parametrisation():
     mixed = to(u + scale * (c - u))
     posterior = jax.nn.log_softmax(to(u) + scale * (to(c) - to(u)), -1)
     np.testing.assert_allclose(mixed, posterior, atol=1e-4)
+
+
+def test_the_interval_and_the_rescaling():
+    c, u = jnp.asarray([[4.0, 0.0]] * 3), jnp.asarray([[1.0, 1.0]] * 3)
+    predict = lambda x, t, cond: jnp.where((cond["label"] == 7)[:, None], u[:1], c[:1])
+    x, t, cond = jnp.zeros((3, 2)), jnp.asarray([0.1, 0.5, 0.9]), {"label": jnp.arange(3)}
+    out = guidance.classifier_free(predict, 3.0, 7, (0.3, 0.7))(x, t, cond)
+    np.testing.assert_allclose(out, [c[0], u[0] + 3 * (c[0] - u[0]), c[0]])
+    whole = guidance.classifier_free(predict, 3.0, 7, rescale=1.0)(x, t, cond)
+    np.testing.assert_allclose(np.std(whole, -1), np.std(c, -1), rtol=1e-6)
+    half = guidance.classifier_free(predict, 3.0, 7, rescale=0.5)(x, t, cond)
+    plain = guidance.classifier_free(predict, 3.0, 7)(x, t, cond)
+    np.testing.assert_allclose(half, 0.5 * (whole + plain), rtol=1e-6)
+
+
+@pytest.mark.parametrize("head", heads.HEADS)
+def test_a_shift_of_the_score_is_a_shift_of_every_head(head):
+    with jax.enable_x64(True):
+        path, t = paths.PATHS["vp_cosine"](), jnp.asarray([0.2, 0.7])
+        x, out, g = np.random.default_rng(0).normal(size=(3, 2, 3))
+        moved = guidance.gaussian_shift(path, head, 1.0)(out, g, x, t)
+        score = lambda out: heads.convert(path, jnp.asarray(out), jnp.asarray(x), t, head, "score")
+        np.testing.assert_allclose(score(moved) - score(out), g, atol=1e-9)
+
+
+def test_a_shift_of_a_process():
+    process = sphere.sphere(schedules.geometric(a=1e-2, b=500.0), (3,))
+    x = jnp.asarray([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
+    t, g = jnp.asarray([0.3, 0.8]), jnp.asarray([[0.5, -2.0, 0.0], [0.0, 0.0, 0.0]])
+    moved = guidance.process_shift(process)(jnp.zeros((2, 3)), g, x, t)
+    np.testing.assert_allclose(jax.vmap(process.read)(moved, x, t), g, rtol=1e-5, atol=1e-7)
+
+
+STD, NOISE = 0.8, 0.3
+
+
+@pytest.mark.parametrize("way", ["classifier", "reconstruction"])
+def test_a_guided_flow_lands_on_the_posterior(way):
+    """Data N(0, s^2 I) in the plane, y = x0[0] + noise: exact posterior, by the flow in float64.
+
+    The flow is a linear map of Gaussian noise, so its mean and variance are read off two starts.
+    """
+    with jax.enable_x64(True):
+        path, y = paths.linear(), 0.9
+
+        def predict(x, t, cond):
+            a, s = path.alpha(t)[:, None], path.sigma(t)[:, None]
+            x0 = a * STD**2 * x / ((a * STD) ** 2 + s**2)
+            return heads.target("velocity", path, x0, (x - a * x0) / s, t)
+
+        shift = guidance.gaussian_shift(path, "velocity")
+        if way == "reconstruction":
+            guided = guidance.reconstruction(
+                predict,
+                lambda out, x, t: heads.denoised("velocity", path, out, x, t)[0],
+                shift,
+                lambda x0: x0[:1],
+                jnp.asarray([y]),
+                guidance.measurement_std(path, NOISE, STD),
+            )
+        else:
+
+            def log_prob(x, t, cond):
+                a, s = path.alpha(t), path.sigma(t)
+                mean = a * STD**2 * x[:, 0] / ((a * STD) ** 2 + s**2)
+                var = NOISE**2 + (STD * s) ** 2 / ((a * STD) ** 2 + s**2)
+                return -0.5 * (y - mean) ** 2 / var
+
+            guided = guidance.classifier(predict, log_prob, shift)
+        starts = jnp.asarray([[0.0, 0.0], [1.0, 1.0]])
+        grid = jnp.linspace(1 - 1e-6, 1e-6, 2001)
+
+        def move(x, pair):
+            t, h = pair[0], pair[1] - pair[0]
+            at = lambda x, t: guided(x, jnp.full(2, t), None)
+            v = at(x, t)
+            return x + 0.5 * h * (v + at(x + h * v, t + h)), None
+
+        ends, _ = jax.jit(lambda x: jax.lax.scan(move, x, jnp.stack([grid[:-1], grid[1:]], -1)))(
+            starts
+        )
+        precision = 1 / STD**2 + 1 / NOISE**2
+        mean, std = ends[0], ends[1] - ends[0]
+        np.testing.assert_allclose(mean, [y / NOISE**2 / precision, 0.0], atol=2e-4)
+        np.testing.assert_allclose(std, [precision**-0.5, STD], atol=2e-4)
+
+
+def test_guided_logits_are_the_posterior_where_the_likelihood_factorises():
+    """log p(y | x) = sum_i w[i, x_i]: first order is exact, and each site's law is reweighted."""
+    rng = np.random.default_rng(3)
+    logits, weights = rng.normal(size=(2, 4, 3)), rng.normal(size=(4, 3))
+    x = jnp.asarray(rng.integers(0, 3, (2, 4)))
+    predict = lambda x, t, cond: jnp.asarray(logits)
+    log_prob = lambda hot, t, cond: jnp.sum(hot * weights, (1, 2))
+    guided = guidance.classifier(predict, log_prob, guidance.logit_shift, 1.5, guidance.one_hot(3))(
+        x, jnp.full(2, 0.5), None
+    )
+    want = jax.nn.softmax(logits) * np.exp(1.5 * weights)
+    want /= want.sum(-1, keepdims=True)
+    np.testing.assert_allclose(jax.nn.softmax(guided), want, rtol=1e-5)
+
+
+def test_a_classifier_on_the_sphere_gives_a_riemannian_gradient():
+    process = sphere.sphere(schedules.geometric(a=1e-2, b=500.0), (3,))
+    x, t = jnp.asarray([[0.6, 0.0, 0.8]]), jnp.asarray([0.4])
+    pole = jnp.asarray([0.0, 0.0, 1.0])
+    guided = guidance.classifier(
+        lambda x, t, cond: jnp.zeros_like(x),
+        lambda x, t, cond: 2.0 * x @ pole,
+        guidance.process_shift(process),
+        gradient=guidance.tangent(process.space),
+    )
+    score = jax.vmap(process.read)(guided(x, t, None), x, t)
+    np.testing.assert_allclose(score[0], 2 * (pole - 0.8 * x[0]), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "make, text",
+    [
+        (lambda: guidance.classifier_free(None, 2.0, 3, (0.7, 0.2)), "config.sample.interval"),
+        (lambda: guidance.classifier_free(None, 2.0, 3, rescale=2.0), "config.sample.rescale=2"),
+        (
+            lambda: guidance.classifier_free(None, 2.0, 3)(jnp.zeros((1, 1)), jnp.ones(1), None),
+            "config.sample.guidance needs labels",
+        ),
+    ],
+)
+def test_bad_input_is_named(make, text):
+    with pytest.raises(UserError, match=text):
+        make()
