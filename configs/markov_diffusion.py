@@ -134,6 +134,13 @@ def banknote() -> ConfigDict:
     return _job(sections.dataset("banknote"), sections.process("vp", _clock(10.0)))
 
 
+def langevin() -> ConfigDict:
+    """The same with velocities: critically damped Langevin noise."""
+    config = _job(sections.dataset("banknote"), sections.process("langevin", _clock(4.0, 0.25)))
+    config.evaluate.likelihood = "elbo"
+    return config
+
+
 def weights() -> ConfigDict:
     """Four weights of abalones, positive numbers, under Cox-Ingersoll-Ross noise."""
     return _job(sections.dataset("abalone_weights"), sections.process("half_line", _clock(10.0)))
@@ -196,6 +203,7 @@ PRESETS: dict[str, Callable[[], ConfigDict]] = {
     "rotations": rotations,
     "simplex": simplex,
     "banknote": banknote,
+    "langevin": langevin,
     "weights": weights,
     "counts": counts,
     "hyperbolic": hyperbolic,

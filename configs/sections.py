@@ -47,7 +47,9 @@ def process(name: str, schedule: ConfigDict, **values: Any) -> ConfigDict:
         "speeds": (1.0,),
         "alpha": 1.0,
         "chain": "",
-        **dict.fromkeys(("speed", "mean", "sigma", "dimension", "arrival", "death"), 1.0),
+        **dict.fromkeys(
+            ("speed", "mean", "sigma", "dimension", "arrival", "death", "mass", "gamma"), 1.0
+        ),
         "cap": 1,
     }
     return section(keys, name=name, schedule=schedule, **values)

@@ -98,6 +98,15 @@ class Process(NamedTuple):
     velocity: Callable[..., Callable] | None = None  # score -> (x, t) -> probability-flow velocity
 
 
+class Lift(NamedTuple):
+    """Data as a part of a process's state: what is drawn beside them, and what it costs."""
+
+    enter: Callable[[Array], Array]  # x [*S] -> a state
+    leave: Callable[[Array], Array]  # a state -> x
+    # t [] -> [] nats, the entropy of what `leave` drops given what it keeps, by the kernel
+    entropy: Callable[[Array], Array]
+
+
 class Stepper(NamedTuple):
     """One reverse step; a single scan drives every stepper."""
 

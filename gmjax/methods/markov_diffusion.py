@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from gmjax.likelihoods import flow
@@ -18,11 +19,22 @@ from gmjax.losses import scores, times
 from gmjax.methods.combinators import State, from_loss, optimizer
 from gmjax.methods.settings import accumulation, call, inside, positive
 from gmjax.networks import field
-from gmjax.processes import PROCESSES
+from gmjax.processes import LIFTS, PROCESSES
 from gmjax.processes.observed import batch_size
 from gmjax.processes.schedules import SCHEDULES, Schedule
 from gmjax.samplers import driver, grids, guidance, markov
-from gmjax.types import Array, DataSpec, Key, Method, Predict, Process, Samples, UserError, lookup
+from gmjax.types import (
+    Array,
+    DataSpec,
+    Key,
+    Lift,
+    Method,
+    Predict,
+    Process,
+    Samples,
+    UserError,
+    lookup,
+)
 
 Config = Any
 
@@ -38,6 +50,7 @@ def build(config: Config, spec: DataSpec) -> Method:
         UserError: a name that is in no table, or a value that is not valid.
     """
     process, schedule = build_process(config.process, spec)
+    lift = build_lift(config, spec, schedule)
     t_min = inside(config.loss.t_min, "config.loss.t_min")
     clock = _time_sampler(config.loss, schedule, t_min)
     weighting = lookup(
@@ -65,7 +78,8 @@ def build(config: Config, spec: DataSpec) -> Method:
         if share:
             cond["observed"] = _masks(key_mask, batch["x"], share)
         predict = predictor(params, train=True, rngs={"dropout": key_drop})
-        return train_loss(predict, key_loss, batch["x"], cond)
+        x = jax.vmap(lift.enter)(batch["x"]) if lift else batch["x"]
+        return train_loss(predict, key_loss, x, cond)
 
     start, update = from_loss(
         init,
@@ -76,12 +90,27 @@ def build(config: Config, spec: DataSpec) -> Method:
     )
 
     def evaluate(state: State, key: Key, batch: Mapping[str, Any]) -> dict[str, Array]:
-        return judge(predictor(state.ema), key, batch["x"], _condition(batch, labels))
+        x = jax.vmap(lift.enter)(batch["x"]) if lift else batch["x"]
+        parts = judge(predictor(state.ema), key, x, _condition(batch, labels))
+        if not lift:
+            return parts
+        dropped = lift.entropy(jnp.asarray(t_min))
+        return parts | {name: parts[name] - dropped for name in ("nats", "entropy")}
 
     def sample(state: State, key: Key, n: int, cond=None, **kwargs) -> Samples:
-        return draw(predictor(state.ema), key, n, cond, **kwargs)
+        out = draw(predictor(state.ema), key, n, cond, **kwargs)
+        if not lift:
+            return out
+        leave = jax.vmap(lift.leave)
+        path = out.trajectory
+        return out._replace(
+            x=leave(out.x), trajectory=path if path is None else jax.vmap(leave)(path)
+        )
 
-    return Method(start, update, evaluate, sample, lambda x: check(process.space, x))
+    def wrong(x) -> str:
+        return check(process.space, np.stack([x, x], 1) if lift else x)
+
+    return Method(start, update, evaluate, sample, wrong)
 
 
 def build_process(config: Config, spec: DataSpec) -> tuple[Process, Schedule]:
@@ -98,6 +127,27 @@ def build_process(config: Config, spec: DataSpec) -> tuple[Process, Schedule]:
     own = {k: v for k, v in config.items() if k not in ("name", "schedule") and v is not None}
     process = call(lambda **own: make(schedule, spec, **own), own, "config.process")
     return process, schedule
+
+
+def build_lift(config: Config, spec: DataSpec, schedule: Schedule) -> Lift | None:
+    """How data enter the state, where it holds more than they; else None.
+
+    Raises:
+        UserError: what such a process does not do is asked for.
+    """
+    name = config.process.name
+    if name not in LIFTS:
+        return None
+    if config.loss.observed:
+        raise UserError(f"config.loss.observed={config.loss.observed}: {name} completes nothing")
+    if config.evaluate.likelihood != "elbo":
+        raise UserError(
+            f"config.evaluate.likelihood={config.evaluate.likelihood!r}: {name} has a bound for"
+            " the data alone, not a flow; valid: elbo"
+        )
+    keys = ("name", "schedule")
+    own = {k: v for k, v in config.process.items() if k not in keys and v is not None}
+    return LIFTS[name](schedule, spec, **own)
 
 
 def build_network(config: Config, spec: DataSpec, process: Process) -> tuple[Callable, Callable]:

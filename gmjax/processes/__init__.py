@@ -2,7 +2,7 @@
 
 `PROCESSES[name](schedule, spec, **own)` gives the noising process of a configuration for data of
 `spec`; the chains of a purely discrete job are in `processes.chains`, which that job takes as
-they are.
+they are. `LIFTS[name]` says how data enter a state that holds more than they.
 """
 
 from collections.abc import Callable
@@ -14,6 +14,7 @@ from gmjax.processes import (
     gaussian,
     half_line,
     hyperbolic,
+    langevin,
     rotations,
     sphere,
     torus,
@@ -21,7 +22,7 @@ from gmjax.processes import (
 )
 from gmjax.processes.product import product
 from gmjax.processes.schedules import Schedule
-from gmjax.types import DataSpec, Process, lookup
+from gmjax.types import DataSpec, Lift, Process, UserError, lookup
 
 
 def _of_shape(make: Callable[..., Process]) -> Callable[..., Process]:
@@ -52,6 +53,19 @@ def table(schedule: Schedule, spec: DataSpec, chain: str = "uniform") -> Process
     )
 
 
+def damped(schedule: Schedule, spec: DataSpec, mass: float = 0.25, gamma: float = 0.04) -> Process:
+    """Critically damped Langevin diffusion: the data are positions, velocities come beside them.
+
+    Args:
+        schedule: the clock.
+        spec: of flat data.
+        mass: M; gamma: variance of the first velocities, in units of M, which must be positive.
+    """
+    if not gamma > 0:
+        raise UserError(f"config.process.gamma={gamma} must be positive")
+    return langevin.langevin(schedule, (2, *spec.shape), mass, gamma)
+
+
 def poses(schedule: Schedule, spec: DataSpec) -> Process:
     """Positions in R^3 and rotations, each noised by itself: SE(3) as a product.
 
@@ -72,6 +86,7 @@ PROCESSES: dict[str, Callable[..., Process]] = {
     "ve": _of_shape(gaussian.ve),
     "sub_vp": _of_shape(gaussian.sub_vp),
     "multi_speed": _of_shape(gaussian.multi_speed),
+    "langevin": damped,
     "sphere": _of_shape(sphere.sphere),
     "torus": _of_shape(torus.torus),
     "rotations": _of_shape(rotations.rotations),
@@ -82,4 +97,9 @@ PROCESSES: dict[str, Callable[..., Process]] = {
     "wright_fisher": _of_shape(wright_fisher.wright_fisher),
     "table": table,
     "poses": poses,
+}
+
+# Of the processes whose state is more than the data; built as the process is.
+LIFTS: dict[str, Callable[..., Lift]] = {
+    "langevin": lambda schedule, spec, **own: langevin.lift(schedule, spec.shape, **own),
 }

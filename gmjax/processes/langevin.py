@@ -32,7 +32,7 @@ import numpy as np
 
 from gmjax.processes.gaussian import normal, rooted
 from gmjax.processes.schedules import Schedule
-from gmjax.types import Array, Process, UserError
+from gmjax.types import Array, Lift, Process, UserError
 
 _TINY = 1e-12  # the least s: the inverse of s^3 stays inside float32
 _SERIES = [1 / math.factorial(m + 3) for m in range(22)]  # to 1e-17 of the sum for y < 2
@@ -120,6 +120,27 @@ def langevin(
 def start(x: Array) -> Array:
     """Data as a state: positions [*S] at velocity zero, to which `gamma` adds its noise."""
     return jnp.stack([x, jnp.zeros_like(x)])
+
+
+def lift(
+    schedule: Schedule, shape: tuple[int, ...], mass: float = 0.25, gamma: float = 0.04
+) -> Lift:
+    """Data [*S] as positions, for a bound on their likelihood alone.
+
+    -log p(x) is at most -log p(x, v) less the entropy of v given x, and in the kernel from any
+    data v given x is normal with the deviation `cholesky` ends with.
+
+    Args:
+        schedule, mass, gamma: of the process.
+        shape: [*S], one example.
+    """
+    unit, size = math.sqrt(mass), math.prod(shape)
+
+    def entropy(t):
+        _, _, uu = cholesky(jnp.maximum(schedule.clock(t) / unit, _TINY), gamma)
+        return size * (jnp.log(uu * unit) + 0.5 * math.log(2 * math.pi * math.e))
+
+    return Lift(start, lambda state: state[0], entropy)
 
 
 def cholesky(s: Array, gamma: float) -> tuple[Array, Array, Array]:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gmjax.processes import PROCESSES, schedules
+from gmjax.processes import LIFTS, PROCESSES, schedules
 from gmjax.types import DataSpec, UserError
 
 FLAT = DataSpec((2,), 0, "euclidean")
@@ -17,6 +17,7 @@ SPECS = {
     "ve": FLAT,
     "sub_vp": FLAT,
     "multi_speed": FLAT,
+    "langevin": FLAT,
     "sphere": DataSpec((3,), 0, "sphere"),
     "torus": DataSpec((2,), 0, "torus"),
     "rotations": DataSpec((3, 3), 0, "rotations"),
@@ -61,7 +62,8 @@ def test_a_row_builds_and_its_functions_fit(name):
 
     x, target, score, back, phi, simple = every(KEY)
     shapes = lambda tree: jax.tree.map(jnp.shape, tree)
-    assert shapes(x) == shapes(back) == SPECS[name].shape
+    state = (2, *FLAT.shape) if name in LIFTS else SPECS[name].shape
+    assert shapes(x) == shapes(back) == state
     assert shapes(target) == shapes(score)
     for leaf in jax.tree.leaves((x, target, score, back)):
         assert np.isfinite(leaf).all()
@@ -71,3 +73,26 @@ def test_a_row_builds_and_its_functions_fit(name):
 def test_a_table_names_its_chain():
     with pytest.raises(UserError, match="config.process.chain='gaussian'"):
         PROCESSES["table"](schedules.constant(), SPECS["table"], chain="gaussian")
+
+
+def test_a_lift_gives_data_back_and_its_entropy_is_that_of_the_velocity():
+    """H(v | x) of the joint normal kernel from a start, by its covariance from many draws."""
+    clock, t = schedules.geometric(a=0.25, b=17.0), jnp.asarray(0.3)
+    lift = LIFTS["langevin"](clock, FLAT, mass=0.4, gamma=0.1)
+    process = PROCESSES["langevin"](clock, FLAT, mass=0.4, gamma=0.1)
+    x0 = jnp.asarray([0.3, -1.2])
+    np.testing.assert_array_equal(lift.leave(lift.enter(x0)), x0)
+    n = 200_000
+    draws = jax.jit(jax.vmap(lambda k: process.sample(k, lift.enter(x0), t)))(
+        jax.random.split(KEY, n)
+    )
+    cov = np.cov(np.asarray(draws[:, :, 0]).T)
+    left = cov[1, 1] - cov[0, 1] ** 2 / cov[0, 0]
+    # An entropy is half the log of a variance, whose relative error is sqrt(2 / n); 4.5 of it.
+    want = 2 * 0.5 * np.log(2 * np.pi * np.e * left)
+    assert abs(float(lift.entropy(t)) - want) < 4.5 * np.sqrt(2 / n)
+
+
+def test_langevin_refuses_a_start_without_noise():
+    with pytest.raises(UserError, match="config.process.gamma=0.0 must be positive"):
+        PROCESSES["langevin"](schedules.constant(), FLAT, gamma=0.0)
