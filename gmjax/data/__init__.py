@@ -25,6 +25,7 @@ from gmjax.data import (
     tables,
     text,
     torsions,
+    toys,
     user,
 )
 from gmjax.data.files import Config
@@ -41,6 +42,10 @@ DATASETS: dict[str, Callable[[Config], Dataset]] = {
     "promoters": text.promoters,
     "chorales": chorales.chorales,
     "glyph": glyph.glyph,
+    "eight_gaussians": toys.plane("eight_gaussians"),
+    "moons": toys.plane("moons"),
+    "checkerboard": toys.plane("checkerboard"),
+    "moons_from_gaussians": toys.plane("moons", "eight_gaussians"),
     "cifar10": records.cifar10,
     "volcano": earth.events("volerup"),
     "earthquake": earth.events("quakes_all"),

@@ -3,11 +3,14 @@
 from collections.abc import Callable
 from typing import Any
 
-from gmjax.methods import discrete_diffusion, markov_diffusion
+from gmjax.methods import classical, discrete_diffusion, flow_matching, gaussian_diffusion, markov_diffusion
 from gmjax.types import DataSpec, Method, lookup
 
 METHODS: dict[str, Callable[..., Method]] = {
+    "classical": classical.build,
     "discrete_diffusion": discrete_diffusion.build,
+    "flow_matching": flow_matching.build,
+    "gaussian_diffusion": gaussian_diffusion.build,
     "markov_diffusion": markov_diffusion.build,
 }
 

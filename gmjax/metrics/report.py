@@ -218,6 +218,8 @@ ROWS: dict[str, Row] = {
     "bits_per_dim": Row("bits per dimension, held out", ".3f", "low"),
     "nll": Row("negative log-likelihood, nats, held out", ".3f", "low"),
     "elbo": Row("upper bound on it, -ELBO, nats", ".3f", "low"),
+    "test_loss": Row("training loss, held out", ".4f", "low"),
+    "mse": Row("squared error, reconstructed", ".5f", "low"),
     "pixel_frechet": Row("Frechet distance, pixels", ".3f", "floor"),
     "feature_frechet": Row("Frechet distance, features", ".2f", "floor"),
     "energy": Row("energy distance, relative", ".4f", "floor"),

@@ -1,0 +1,68 @@
+"""Products of spaces: a state {name: x_name}, and the product metric.
+
+Everything goes part by part; the metric is the sum, and the frame is that of every part with
+nothing in the others, so that divergences add up.
+"""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+
+from gmjax.types import Distribution, Space
+
+
+def product(parts: Mapping[str, Space]) -> Space:
+    """The space of {name: x_name}; its arrays are dictionaries of such.
+
+    Args:
+        parts: name -> space, one at least.
+    """
+
+    def each(field: str) -> Callable:
+        def of(*trees):
+            return {n: getattr(p, field)(*(a[n] for a in trees)) for n, p in parts.items()}
+
+        return of
+
+    def check(x) -> str:
+        return "; ".join(f"{n}: {text}" for n, p in parts.items() if (text := p.check(x[n])))
+
+    def frame(x):
+        frames = each("frame")(x)
+        counts = {n: len(e) for n, e in frames.items()}
+        before, total = 0, sum(counts.values())
+        out = {}
+        for n, e in frames.items():
+            pad = [(before, total - before - len(e))] + [(0, 0)] * (e.ndim - 1)
+            out[n] = jnp.pad(e, pad)
+            before += len(e)
+        return out
+
+    def spread(draw):
+        def of(key, *trees):
+            keys = zip(parts, jax.random.split(key, len(parts)), strict=True)
+            return {n: draw(parts[n], k, *(a[n] for a in trees)) for n, k in keys}
+
+        return of
+
+    uniform = None
+    if all(p.uniform for p in parts.values()):
+        uniform = Distribution(
+            spread(lambda p, key: p.uniform.sample(key)),
+            lambda x: sum(p.uniform.log_prob(x[n]) for n, p in parts.items()),  # type: ignore
+        )
+    return Space(
+        shape={n: p.shape for n, p in parts.items()},  # type: ignore[arg-type]
+        dim=sum(p.dim for p in parts.values()),
+        check=check,
+        project=each("project"),
+        tangent=each("tangent"),
+        exp=each("exp"),
+        log=each("log"),
+        inner=lambda *trees: sum(each("inner")(*trees).values()),  # type: ignore[arg-type]
+        frame=frame,  # type: ignore[arg-type]
+        noise=spread(lambda p, key, x: p.noise(key, x)),
+        uniform=uniform,
+        embed=lambda x: jnp.concatenate([parts[n].embed(x[n]) for n in sorted(parts)]),
+    )
