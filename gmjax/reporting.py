@@ -82,11 +82,12 @@ def criterion(spec: DataSpec, config: Any) -> str:
 
     Args:
         spec: of the data.
-        config: of data that are not discrete, `evaluate.likelihood` says flow or elbo.
+        config: of data that are not discrete, `evaluate.likelihood` says flow, elbo or, where a
+            model has neither, loss.
     """
     if spec.kind in report.KINDS:
         return "bits_per_dim"
-    return {"flow": "nll", "elbo": "elbo"}[config.evaluate.likelihood]
+    return {"flow": "nll", "elbo": "elbo", "loss": "test_loss"}[config.evaluate.likelihood]
 
 
 def check(method: Method, dataset: Dataset, config: Any) -> None:
@@ -150,6 +151,8 @@ def condition(dataset: Dataset, config: Any, n: int) -> dict[str, np.ndarray]:
     if config.labels:
         cond["label"] = np.arange(n, dtype=np.int32) % dataset.spec.num_classes
     probe = dataset.test.take(np.arange(1))
+    if "source" in probe:  # what samples are carried from, where it is data
+        cond["source"] = dataset.test.take(np.arange(n) % dataset.test.size)["source"]
     if "observed" not in probe:
         return cond
     held = dataset.test.take(np.arange(n) % dataset.test.size)
