@@ -83,15 +83,18 @@ def _clock(last: float, first: float = 1e-3) -> ConfigDict:
 
 def _earth(name: str, first: float = 1e-3) -> ConfigDict:
     noise = sections.process("sphere", _clock(8.0, first))
-    config = _job(sections.dataset(name), noise, width=128, blocks=2, bandwidth=3.0)
-    config.train.update(steps=4000, batch_size=256)
+    config = _job(
+        sections.dataset(name), noise, width=128, blocks=2, bandwidth=8.0, frequencies=128
+    )
+    config.optimizer.learning_rate = 2e-3
+    config.train.update(steps=9000, batch_size=256)
     config.evaluate.limit = 0
     return config
 
 
 def volcano() -> ConfigDict:
     """827 volcanic eruptions on the sphere."""
-    return _earth("volcano", 1e-4)
+    return _earth("volcano", 1e-5)
 
 
 def earthquake() -> ConfigDict:

@@ -6,6 +6,9 @@ data set, and written to the work directory:
     samples.png     samples beside held-out data
     film.gif, .png  the reverse process
     loss.png        the training loss
+    density.png     the model's density where the space is a surface that can be drawn
+    field.png       the probability flow of a law in the plane
+    noise.png       the loss against the log-SNR, of methods that have one
     samples.npy     the samples, [n, *S]
     samples.txt     the same as text, where the data are text
     results.json    every figure
@@ -29,6 +32,8 @@ from gmjax.types import Dataset, DataSpec, Method, PyTree, UserError
 
 RESULTS = "results.json"
 LARGEST = 10_000  # examples of a split that the report looks at
+CELLS = 48  # of a density, along an axis
+PROFILED = 256  # examples on which the loss by noise level is measured
 
 
 def evaluator(
@@ -37,7 +42,8 @@ def evaluator(
     """state -> held-out bits per dimension, or nats an example, and parts, compiled once.
 
     Args:
-        method: its `evaluate` returns "nats", per site of discrete data, and what it is made of.
+        method: its `evaluate` returns "nats", per site of discrete data, what it is made of, and
+            figures that are rows of the report, which keep their names and units.
         dataset: the test split is used.
         config: reads seed and evaluate.{batch_size, limit}.
         mesh: where the state lives.
@@ -67,9 +73,11 @@ def evaluator(
             keep = out.pop("mask")
             for part, value in out.items():
                 found.setdefault(part, []).append(value[keep])
-        values = {name: np.concatenate(each) / unit for name, each in found.items()}
-        mean, error = mean_and_error(values.pop("nats"))
-        parts = {prefix + name: float(np.mean(value)) for name, value in values.items()}
+        values = {name: np.concatenate(each) for name, each in found.items()}
+        mean, error = mean_and_error(values.pop("nats") / unit)
+        own = {name: values.pop(name) for name in list(values) if name in report.ROWS}
+        parts = {prefix + name: float(np.mean(value / unit)) for name, value in values.items()}
+        parts |= {name: float(np.mean(value)) for name, value in own.items()}
         return {name: mean, f"{name}_error": error, **parts}
 
     name = criterion(dataset.spec, config)
@@ -87,7 +95,8 @@ def criterion(spec: DataSpec, config: Any) -> str:
     """
     if spec.kind in report.KINDS:
         return "bits_per_dim"
-    return {"flow": "nll", "elbo": "elbo", "loss": "test_loss"}[config.evaluate.likelihood]
+    names = {"flow": "nll", "exact": "nll", "elbo": "elbo", "loss": "test_loss"}
+    return names[config.evaluate.likelihood]
 
 
 def check(method: Method, dataset: Dataset, config: Any) -> None:
@@ -210,6 +219,7 @@ def sample_and_report(
     else:
         np.save(directory / "samples.npy", x)
     pictures(directory, drawn, train["x"], test["x"], dataset)
+    judged_pictures(method, state, dataset, config, directory, drawn, test)
     decode = data.decoder(config.data)
     if decode:
         (directory / "samples.txt").write_text(
@@ -237,6 +247,34 @@ def pictures(
         steps, values = np.asarray(losses).T
         unit = "nats per site" if discrete else "training loss"
         plots.loss_curve(directory / "loss.png", {"training": (steps, values)}, unit)
+
+
+def judged_pictures(
+    method: Method,
+    state: PyTree,
+    dataset: Dataset,
+    config: Any,
+    directory: Path,
+    drawn: dict[str, Any],
+    test: dict[str, np.ndarray],
+) -> None:
+    """density.png, field.png and noise.png, where the method and the space have them."""
+    spec, key, x = dataset.spec, jax.random.key(config.seed + 3), test["x"]
+    flat = spec.kind in maps.SIZES and spec.shape == (maps.SIZES[spec.kind],)
+    if flat and set(test) == {"x"}:
+        nats = jax.jit(lambda state, x: method.evaluate(state, key, {"x": x})["nats"])
+        log_prob = lambda x: -np.asarray(nats(state, x))
+        bound = config.evaluate.likelihood == "elbo"
+        title = "density (a lower bound)" if bound else "density"
+        path = directory / "density.png"
+        maps.density(path, log_prob, x, spec.kind, title, spec.names, CELLS, CELLS**2)
+    if flat and spec.kind == "euclidean" and method.field and drawn["trajectory"] is not None:
+        velocity = jax.jit(lambda x, t: method.field(state, x, jax.numpy.full(len(x), t)))
+        maps.field(directory / "field.png", velocity, drawn["trajectory"], drawn["times"], x)
+    if method.profile:
+        few = {name: column[:PROFILED] for name, column in test.items()}
+        found = jax.device_get(jax.jit(method.profile)(state, key, few))
+        plots.noise_curve(directory / "noise.png", found["log_snr"], found["loss"])
 
 
 def _maps(directory, drawn, train, test, spec) -> None:

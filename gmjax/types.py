@@ -153,6 +153,10 @@ class Method(NamedTuple):
     evaluate: Callable[..., dict[str, Array]]  # (state, key, batch) -> {name: [B]}, unreduced
     sample: Callable[..., Any]  # (state, key, n, cond) -> Samples
     check: Callable[[Any], str] | None = None  # x [N, *S] on the host -> "" or what is wrong
+    # (state, x [B, *S], t [B]) -> [B, *S], the velocity of the probability flow
+    field: Callable[..., Array] | None = None
+    # (state, key, batch) -> {"log_snr": [M], "loss": [M]}, the loss by noise level
+    profile: Callable[..., dict[str, Array]] | None = None
 
 
 class Samples(NamedTuple):

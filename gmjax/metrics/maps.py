@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from gmjax.metrics.film import pick, write
-from gmjax.metrics.plots import ACCENTS, save, sheet
+from gmjax.metrics.plots import ACCENTS, canvas, save, sheet
 from gmjax.metrics.report import thin
 from gmjax.metrics.views import CORNERS, PANELS, Panel
 from gmjax.types import lookup
@@ -179,7 +179,19 @@ class Grid(NamedTuple):
     paint: Callable[..., Any]  # (axes, values [M], **how) -> what a colour bar needs
 
 
-def _sphere_grid(cells: int) -> Grid:
+def _plane_grid(cells: int, points: np.ndarray) -> Grid:
+    """The box of the data and a third of its sides around them."""
+    low, high = points.min(0), points.max(0)
+    rim = (high - low) / 3 + 1e-6
+    x, y = (np.linspace(a, b, cells + 1) for a, b in zip(low - rim, high + rim, strict=True))
+    middle = lambda edges: 0.5 * (edges[1:] + edges[:-1])
+    states = np.stack(np.meshgrid(middle(x), middle(y)), -1).reshape(-1, 2)
+    volume = np.full(cells**2, (x[1] - x[0]) * (y[1] - y[0]))
+    paint = lambda axes, z, **how: axes.pcolormesh(x, y, z.reshape(cells, cells), **how)
+    return Grid(states, volume, paint)
+
+
+def _sphere_grid(cells: int, points: np.ndarray) -> Grid:
     """Cells of equal angles: cells parallels, twice as many meridians."""
     latitude = np.linspace(-np.pi / 2, np.pi / 2, cells + 1)
     longitude = np.linspace(-np.pi, np.pi, 2 * cells + 1)
@@ -192,7 +204,7 @@ def _sphere_grid(cells: int) -> Grid:
     return Grid(states, volume, paint)
 
 
-def _torus_grid(cells: int) -> Grid:
+def _torus_grid(cells: int, points: np.ndarray) -> Grid:
     edges = np.linspace(-np.pi, np.pi, cells + 1)
     middle = 0.5 * (edges[1:] + edges[:-1])
     states = np.stack(np.meshgrid(middle, middle), -1).reshape(-1, 2)  # the first angle across
@@ -202,7 +214,7 @@ def _torus_grid(cells: int) -> Grid:
     return Grid(states, volume, paint)
 
 
-def _simplex_grid(cells: int) -> Grid:
+def _simplex_grid(cells: int, points: np.ndarray) -> Grid:
     """Equal triangles; the volume is Lebesgue's of the first two parts, 1/2 in all."""
     corners = np.array(
         [(i, j, cells - i - j) for i in range(cells + 1) for j in range(cells + 1 - i)]
@@ -221,12 +233,14 @@ def _simplex_grid(cells: int) -> Grid:
     return Grid(states, np.full(len(faces), 0.5 / cells**2), paint)
 
 
-# kind -> cells -> Grid; spheres in three dimensions, two angles, three parts
-GRIDS: dict[str, Callable[[int], Grid]] = {
+# kind -> (cells, data) -> Grid; for states of so many numbers
+GRIDS: dict[str, Callable[[int, np.ndarray], Grid]] = {
+    "euclidean": _plane_grid,
     "sphere": _sphere_grid,
     "torus": _torus_grid,
     "simplex": _simplex_grid,
 }
+SIZES = {"euclidean": 2, "sphere": 3, "torus": 2, "simplex": 3}
 
 
 def density(
@@ -256,7 +270,7 @@ def density(
     """
     from matplotlib.colors import LogNorm
 
-    grid = lookup(GRIDS, kind, "config.data.kind")(cells)
+    grid = lookup(GRIDS, kind, "config.data.kind")(cells, points)
     number = len(grid.states)
     states = np.resize(grid.states, (-(-number // batch) * batch, *grid.states.shape[1:]))
     pieces = np.split(states.astype(np.float32), len(states) // batch)
@@ -274,3 +288,38 @@ def density(
     bar.outline.set_visible(False)
     axes.set_title(title, fontsize=11, color="#222222", pad=8)
     return save(figure, path), mass
+
+
+def field(
+    path: str | Path,
+    velocity: Callable[[np.ndarray, float], Any],
+    film: np.ndarray,
+    times: np.ndarray,
+    points: np.ndarray,
+    cells: int = 17,
+    shown: int = 4,
+) -> Path:
+    """PNG: the vector field of a flow in the plane at a few times, with the states on top.
+
+    Args:
+        path: of the PNG.
+        velocity: (x [cells^2, 2] float32, t) -> [cells^2, 2], the change of x per unit of t; drawn
+            backwards, as a sampler goes, at a length of its own in each panel.
+        film: [N + 1, m, 2], the states of a run along `times`.
+        times: [N + 1].
+        points: [n, 2] data, which set the box.
+        cells: arrows along an axis.
+        shown: number of times.
+    """
+    chosen = pick(len(times), shown)
+    x = _plane_grid(cells, points).states.astype(np.float32)
+    figure, axes = canvas(3.2 * len(chosen), 3.5, 1, len(chosen))
+    low, high = x.min(0), x.max(0)
+    for ax, i in zip(axes[0], chosen, strict=True):
+        v = -np.asarray(velocity(x, float(times[i])))
+        ax.scatter(*film[i].T, s=4, color=ACCENTS[1], alpha=0.5, linewidths=0)
+        ax.quiver(*x.T, *v.T, color=ACCENTS[0], width=0.004, pivot="mid")
+        ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), xticks=[], yticks=[])
+        ax.set_title(f"t = {times[i]:.2f}", fontsize=10, color="#444444")
+        ax.spines[:].set_color("#d9d9d9")
+    return save(figure, path)

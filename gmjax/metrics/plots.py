@@ -293,6 +293,23 @@ def loss_curve(
     return save(figure, path)
 
 
+def noise_curve(path: str | Path, log_snr: np.ndarray, loss: np.ndarray) -> Path:
+    """PNG: the error of the denoiser against the log signal-to-noise ratio.
+
+    Args:
+        path: of the PNG.
+        log_snr: [M]; loss: [M], mean square error of the noise, one at no knowledge.
+    """
+    figure, axes = canvas(6.2, 3.8)
+    ax = axes[0, 0]
+    ax.plot(log_snr, loss, color=ACCENTS[0], linewidth=1.8, marker="o", markersize=4)
+    ax.set_xlabel("log signal-to-noise ratio")
+    ax.set_ylabel("mean square error of the noise")
+    ax.grid(color="#eeeeee")
+    ax.spines[["top", "right"]].set_visible(False)
+    return save(figure, path)
+
+
 # kind -> (path, samples, real, num_values) -> path
 PICTURES: dict[str, Callable[..., Path]] = {
     "image": sample_grid,

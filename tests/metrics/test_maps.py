@@ -188,6 +188,7 @@ def test_a_film_of_one_frame(tmp_path):
 
 KAPPA, ALPHA = 5.0, np.array([4.0, 2.0, 2.5])
 DENSITIES = {
+    "euclidean": lambda x: -0.5 * (x**2).sum(1) - np.log(2 * np.pi),
     # von Mises and Fisher's law on the sphere; a product of von Mises laws; Dirichlet's law
     "sphere": lambda x: KAPPA * (x[:, 0] - 1) + np.log(KAPPA / 2 / np.pi / -np.expm1(-2 * KAPPA)),
     "torus": lambda x: (np.cos(x) - np.log(2 * np.pi * np.i0(1.0))).sum(1),
@@ -207,15 +208,16 @@ def test_densities_integrate_to_one(kind, tmp_path):
         assert x.dtype == np.float32
         return DENSITIES[kind](x.astype(float))
 
-    path, mass = maps.density(
-        tmp_path / "d.png", log_prob, states(kind, 30), kind, cells=60, batch=1000
-    )
+    corners = np.array([[-3.0, -3.0], [3.0, 3.0], [0.0, 0.5]])  # the box is half as wide again
+    points = corners if kind == "euclidean" else states(kind, 30)
+    path, mass = maps.density(tmp_path / "d.png", log_prob, points, kind, cells=60, batch=1000)
     assert mass == pytest.approx(1.0, abs=1e-3)
     assert len(set(asked)) == 1
     assert asked[0][0] == 1000
     assert min(pixels(path).shape[:2]) > 300
-    grid = maps.GRIDS[kind](60)
-    total = {"sphere": 4 * np.pi, "torus": 4 * np.pi**2, "simplex": 0.5}[kind]
+    grid = maps.GRIDS[kind](60, points)
+    areas = {"euclidean": 100.0, "sphere": 4 * np.pi, "torus": 4 * np.pi**2, "simplex": 0.5}
+    total = areas[kind]
     assert grid.volume.sum() == pytest.approx(total)
     assert len(grid.states) == len(grid.volume)
 
@@ -231,9 +233,24 @@ def test_the_shades_are_dark_where_the_density_is(tmp_path):
     assert wide > 250
 
 
+def test_a_field_is_drawn_at_times_of_the_run(tmp_path):
+    """The times shown are the run's, from its first to its last."""
+    seen = []
+
+    def velocity(x, t):
+        seen.append(t)
+        return np.ones_like(x) * [1.0, 0.0]
+
+    film = np.random.default_rng(0).normal(size=(9, 50, 2))
+    times = np.linspace(1, 0, 9)
+    path = maps.field(tmp_path / "f.png", velocity, film, times, film[-1])
+    assert seen[0] == 1.0 and seen[-1] == 0.0 and len(seen) == 4
+    assert min(pixels(path).shape[:2]) > 200
+
+
 def test_unknown_kinds(tmp_path):
     x = np.zeros((1, 4, 2))
     with pytest.raises(UserError, match="config.data.kind='image' is unknown; valid: counts"):
         maps.film(tmp_path / "f.gif", x, np.zeros(1), "image")
-    with pytest.raises(UserError, match="kind='rotations' is unknown; valid: simplex, sphere, tor"):
+    with pytest.raises(UserError, match="kind='rotations' is unknown; valid: euclidean, simplex"):
         maps.density(tmp_path / "d.png", np.sum, x, "rotations")
