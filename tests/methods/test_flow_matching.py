@@ -1,0 +1,190 @@
+"""The method: it is judged as it should be, samples by every sampler, and names mistakes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import flow_matching as jobs
+from gmjax import data, methods
+from gmjax.methods import flow_matching, flow_worlds
+from gmjax.paths import couplings
+from gmjax.types import DataSpec, UserError
+
+KEY = jax.random.key(0)
+PLANE = DataSpec((2,), 0, "euclidean", num_classes=3)
+IMAGE = DataSpec((4, 4, 1), 5, "image", True, 3)
+
+
+def config(preset="moons", **changes):
+    """A small job of a preset with some keys changed, `section__key=value`."""
+    c = jobs.get_config(preset).unlock()
+    if c.network.name == "mlp":
+        c.network.update(width=16, blocks=1, frequencies=8)
+    else:
+        c.network.update(channels=(8, 8), mixer=8)
+    c.train.update(steps=4, batch_size=8)
+    c.coupling.group = 0
+    c.evaluate.update(steps=8, times=4)
+    c.sample.update(steps=4)
+    for key, value in changes.items():
+        *section, name = key.split("__")
+        place = c
+        for part in section:
+            place = place[part]
+        place[name] = value
+    return c.lock()
+
+
+def fresh(c, spec):
+    method = methods.build(c, spec)
+    return method, jax.jit(method.init)(KEY)
+
+
+def test_the_likelihood_is_that_of_the_flow():
+    """With the exact velocity of N((1, -1), .5^2) as the network, -log p to 1e-3."""
+    c = config(evaluate__steps=32)
+    world = flow_worlds.build(c, PLANE)
+    judge = flow_matching.evaluator(c, PLANE, world, couplings.independent)
+    m, s = jnp.asarray([1.0, -1.0]), 0.5
+
+    def predict(x, t, cond):
+        t = t[:, None]
+        return -m + (t - (1 - t) * s**2) / ((1 - t) ** 2 * s**2 + t**2) * (x - (1 - t) * m)
+
+    x = m + s * jax.random.normal(KEY, (16, 2))
+    nats = jax.jit(lambda x: judge(predict, KEY, x, None)["nats"])(x)
+    exact = jnp.sum(0.5 * ((x - m) / s) ** 2, -1) + 2 * np.log(s) + np.log(2 * np.pi)
+    np.testing.assert_allclose(nats, exact, atol=1e-3)
+
+
+def test_levels_are_judged_in_bits_of_their_bins():
+    """An untrained network is zero, and the model N(0, I): nats a site are known but for noise."""
+    c = config("smoke")
+    method, state = fresh(c, IMAGE)
+    x = np.random.default_rng(0).integers(0, 5, (64, 4, 4, 1)).astype(np.int32)
+    nats = jax.jit(method.evaluate)(state, KEY, {"x": x})["nats"]
+    square = (0.5 * x - 1.0) ** 2 + 0.5**2 / 12  # the bins are half a unit wide
+    want = 0.5 * square.mean((1, 2, 3)) + 0.5 * np.log(2 * np.pi) - np.log(0.5)
+    # The place in the bin moves x^2 / 2 by up to x times its deviation, .144: over 16 sites.
+    assert abs(np.mean(nats - want)) < 4.5 * 0.12 / 4 / 8
+    assert np.abs(nats - want).max() < 6 * 0.12 / 4
+    out = jax.jit(lambda s, k: method.sample(s, k, 32))(state, KEY)
+    # N(0, 1) rounded to levels and clipped: the ends get P(|x| > .75).
+    share = np.mean((np.asarray(out.x) == 0) | (np.asarray(out.x) == 4))
+    assert abs(share - 0.4533) < 4.5 * np.sqrt(0.25 / 512) and out.x.dtype == jnp.int32
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"sample__name": "exact"},
+        {"sample__name": "exact", "path__name": "uniform", "loss__t_min": 0.1},
+        {"sample__name": "corrected"},
+        {"labels": True, "sample__guidance": 2.0},
+        {"labels": True, "sample__guidance": 2.0, "sample__guide": "rates"},
+        {"path__name": "uniform", "loss__head": "leave_one_out", "sample__name": "midpoint"},
+    ],
+    ids=lambda changes: "-".join(map(str, changes.values())),
+)
+def test_every_sampler_of_discrete_data(changes):
+    c = config("discrete", network__name="mlp", **changes)
+    method, state = fresh(c, IMAGE)
+    cond = {"label": jnp.arange(6) % 3} if c.labels else None
+    out = jax.jit(lambda s, k: method.sample(s, k, 6, cond))(state, KEY)
+    assert out.x.shape == (6, 4, 4, 1) and int(out.x.min()) >= 0 and int(out.x.max()) < 5
+    # An untrained posterior is uniform: every value comes.
+    assert len(np.unique(out.x)) == 5
+    want = (
+        {"corrected": 8, "midpoint": 8, "exact": 16}[c.sample.name]
+        if "sample__name" in (changes)
+        else 8
+        if c.sample.guidance != 1
+        else 4
+    )
+    assert int(out.nfe) == want or (c.sample.name == "exact" and c.path.name == "uniform")
+
+
+def test_labels_guide_a_flow():
+    c = config(labels=True, sample__guidance=2.0, sample__name="euler", sample__interval=(0.2, 0.8))
+    method, state = fresh(c, PLANE)
+    x = np.random.default_rng(0).normal(size=(8, 2)).astype(np.float32)
+    batch = {"x": x, "label": np.arange(8) % 3}
+    state, metrics = jax.jit(method.update)(state, KEY, batch)
+    assert np.isfinite(metrics["loss"])
+    out = method.sample(state, KEY, 4, {"label": jnp.arange(4) % 3})
+    assert out.x.shape == (4, 2) and int(out.nfe) == 8
+
+
+def test_meanflow_takes_both_times():
+    c = config("meanflow_moons")
+    method, state = fresh(c, PLANE)
+    x = np.random.default_rng(0).normal(size=(8, 2)).astype(np.float32)
+    for i in range(3):
+        state, metrics = jax.jit(method.update)(state, jax.random.key(i), {"x": x})
+    assert np.isfinite(metrics["loss"]) and np.isfinite(metrics["error"])
+    _, predictor = flow_matching.build_network(c, PLANE, flow_worlds.build(c, PLANE))
+    noisy = jax.tree.map(lambda p: p + 0.1 * jax.random.normal(KEY, p.shape), state.params)
+    average = predictor(noisy)
+    t = jnp.full(8, 0.7)
+    far = average(x, t, {"until": jnp.zeros(8)})
+    near = average(x, t, {"until": t})
+    np.testing.assert_allclose(near, average(x, t, None), atol=1e-6)
+    assert float(jnp.abs(far - near).max()) > 1e-2
+    assert int(method.sample(state, KEY, 4).nfe) == 4
+
+
+MISTAKES = [
+    ("moons", PLANE, {"path__name": "masked"}, "config.path.name='masked' is for discrete data"),
+    ("moons", PLANE, {"path__name": "curved"}, "config.path.name='curved' is unknown"),
+    ("moons", PLANE, {"loss__t_min": -0.1}, "config.loss.t_min=-0.1"),
+    ("moons", PLANE, {"loss__head": "eps"}, "config.loss.t_max=1.0: the head 'eps' says nothing"),
+    ("moons", PLANE, {"loss__head": "score", "loss__t_max": 0.99, "loss__t_min": 0.0}, "t_min=0.0"),
+    ("moons", PLANE, {"loss__objective": "best"}, "config.loss.objective='best'"),
+    ("moons", PLANE, {"loss__times": "late"}, "config.loss.times='late'"),
+    ("moons", PLANE, {"coupling__name": "greedy"}, "config.coupling.name='greedy'"),
+    ("moons", PLANE, {"evaluate__likelihood": "elbo"}, "config.evaluate.likelihood='elbo'"),
+    ("moons", PLANE, {"evaluate__probes": -1}, "config.evaluate.probes=-1"),
+    ("moons", PLANE, {"sample__name": "leap"}, "config.sample.name='leap'"),
+    ("moons", PLANE, {"sample__name": "exact"}, "'exact' is for discrete data"),
+    ("moons", PLANE, {"sample__name": "corrected"}, "'corrected' is for discrete data"),
+    ("moons", PLANE, {"sample__name": "mean"}, "needs config.loss.objective='mean'"),
+    ("moons", PLANE, {"sample__guide": "rates"}, "'rates' is for discrete data"),
+    ("moons", PLANE, {"sample__grid": "log"}, "config.sample.grid='log'"),
+    ("moons", PLANE, {"sample__steps": 0}, "config.sample.steps=0"),
+    ("moons", PLANE, {"sample__guidance": 2.0}, "config.sample.guidance=2.0 needs labels"),
+    ("moons", PLANE, {"coupling__name": "exact", "sample__name": "sde"}, "'sde' needs"),
+    ("moons", PLANE, {"network__name": "unet"}, "config.network.name='unet'"),
+    ("moons", PLANE._replace(kind="sphere", shape=(3,)), {}, "valid: geodesic"),
+    ("moons", PLANE._replace(kind="counts"), {}, "there is no flow for kind 'counts'"),
+    ("volcano", PLANE._replace(kind="sphere", shape=(3,)), {"network__name": "unet"}, "valid: mlp"),
+    ("transfer", PLANE, {"loss__t_min": 0.0}, "config.loss.t_min=0.0: gamma of"),
+    ("transfer", PLANE, {"loss__objective": "mean"}, "without gamma"),
+    ("meanflow_moons", PLANE, {"labels": True, "sample__guidance": 2.0}, "cannot be guided"),
+    ("discrete", IMAGE, {"evaluate__likelihood": "flow"}, "come by 'elbo'"),
+    ("digits", IMAGE, {"evaluate__likelihood": "loss"}, "come by 'flow'"),
+    ("digits", IMAGE._replace(ordinal=False), {}, "needs values that are ordered levels"),
+    ("discrete", IMAGE, {"loss__weighting": "none"}, "config.loss.weighting='none'"),
+    ("discrete", IMAGE, {"loss__t_min": 0.0}, "the bound of jumps needs more"),
+    ("moons", PLANE._replace(num_classes=0), {"labels": True}, "has no labels"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("preset, spec, changes, message", MISTAKES)
+def test_mistakes_are_named(preset, spec, changes, message):
+    with pytest.raises(UserError) as caught:
+        methods.build(config(preset, **changes), spec)
+    assert message in str(caught.value)
+
+
+def test_a_source_of_data_has_no_density():
+    c = config("transfer", evaluate__likelihood="flow")
+    dataset = data.load(c.data)
+    method, state = fresh(c, dataset.spec)
+    with pytest.raises(UserError, match="a source of data has no density; valid: loss"):
+        method.evaluate(state, KEY, dataset.test.take(np.arange(4)))
+
+
+def test_points_off_the_space_are_found():
+    method = methods.build(config("torsions"), DataSpec((2,), 0, "torus"))
+    assert method.check(np.zeros((3, 2))) == "" and "wrap" in method.check(np.full((3, 2), 7.0))
