@@ -261,7 +261,7 @@ def judged_pictures(
     """density.png, field.png and noise.png, where the method and the space have them."""
     spec, key, x = dataset.spec, jax.random.key(config.seed + 3), test["x"]
     flat = spec.kind in maps.SIZES and spec.shape == (maps.SIZES[spec.kind],)
-    if flat and set(test) == {"x"}:
+    if flat and set(test) == {"x"} and config.evaluate.likelihood != "loss":
         nats = jax.jit(lambda state, x: method.evaluate(state, key, {"x": x})["nats"])
         log_prob = lambda x: -np.asarray(nats(state, x))
         bound = config.evaluate.likelihood == "elbo"
