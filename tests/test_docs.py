@@ -47,6 +47,13 @@ def test_a_mistake_is_caught(right, wrong):
         run(CODE.replace(right, wrong))
 
 
+@pytest.mark.parametrize("page", ["flow_matching.md"])
+def test_the_blocks_of_a_page_run(page):
+    text = (PAGE.parent / page).read_text()
+    code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+    assert len(run(code)) == code.count("\nassert ") > 0
+
+
 README = Path(__file__).parents[1] / "README.md"
 
 

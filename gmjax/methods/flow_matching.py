@@ -92,7 +92,13 @@ def build(config: Config, spec: DataSpec) -> Method:
             x=world.decode(out.x), trajectory=film if film is None else world.decode(film)
         )
 
-    return Method(start, update, evaluate, sample, partial(_check, world.path.space))
+    def speed(state: State, x: Array, t: Array) -> Array:
+        assert world.path.velocity is not None
+        return jax.vmap(world.path.velocity)(predictor(state.ema)(x, t, None), x, t)
+
+    plain = world.interpolant is not None and not world.width
+    check = partial(_check, world.path.space)
+    return Method(start, update, evaluate, sample, check, speed if plain else None)
 
 
 def build_network(config: Config, spec: DataSpec, world: World) -> tuple[Callable, Callable]:
