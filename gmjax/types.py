@@ -59,7 +59,7 @@ class Space(NamedTuple):
     tangent: Callable[[Array, Array], Array]  # (x, v) -> v's part along the space
     exp: Callable[[Array, Array], Array]  # (x, v) -> y, the geodesic from x along v at time one
     log: Callable[[Array, Array], Array]  # (x, y) -> v, the shortest with exp(x, v) = y
-    inner: Callable[[Array, Array, Array], Array]  # (x, u, v) -> [], the metric
+    inner: Callable[[Array, Array, Array], Array]  # (x, u, v) -> [], the metric of tangents
     frame: Callable[[Array], Array]  # x -> e [K, *S], sum_k e_k e_k^T = the inverse metric
     noise: Callable[[Key, Array], Array]  # (key, x) -> a standard normal tangent vector
     uniform: Distribution | None  # the normalised volume, where it is finite

@@ -93,7 +93,7 @@ def along(
 
             def turn(v):
                 value, turned = jax.jvp(lambda y: speed(y, t), (at,), (v,))
-                return value, jax.vmap(space.inner)(at, v, turned)
+                return value, jax.vmap(space.inner)(at, v, jax.vmap(space.tangent)(at, turned))
 
             value, parts = jax.vmap(turn, out_axes=(None, 0))(e)
             return value, share * jnp.sum(parts, 0)

@@ -98,7 +98,7 @@ def sliced(
         def probe(key):
             z = jax.vmap(space.noise)(jax.random.split(key, len(x)), x)
             s, turned = jax.jvp(score, (x,), (z,))
-            return s, jax.vmap(space.inner)(x, z, turned)
+            return s, jax.vmap(space.inner)(x, z, jax.vmap(space.tangent)(x, turned))
 
         s, divergences = jax.vmap(probe)(jax.random.split(key_probe, probes))
         half = 0.5 * jax.vmap(space.inner)(x, s[0], s[0])

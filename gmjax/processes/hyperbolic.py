@@ -51,10 +51,6 @@ def brownian(schedule: Schedule, shape: tuple[int, ...]) -> Process:
     space = hyperbolic.hyperbolic(dim)
     radial, radius = (_log_plane, _radius_plane) if dim == 2 else (_log_space, _radius_space)
 
-    def square(x, y):
-        v = space.log(x, y)
-        return space.inner(x, v, v), v
-
     def sample(key, x0, t):
         key_r, key_z = jax.random.split(key)
         z = jax.random.normal(key_z, (dim,), x0.dtype)
@@ -62,12 +58,12 @@ def brownian(schedule: Schedule, shape: tuple[int, ...]) -> Process:
         return space.exp(x0, hyperbolic.lift(x0, r * z / jnp.linalg.norm(z)))
 
     def log_prob(x, x0, t):
-        return radial(square(x, x0)[0], schedule.clock(t))
+        return radial(hyperbolic.square_distance(x, x0), schedule.clock(t))
 
     def target(x0, x, t):
         # grad of r^2 / 2 at x is -log_x(x0).
-        r2, v = square(x, x0)
-        return -2 * jax.grad(radial)(r2, schedule.clock(t)) * v
+        slope = jax.grad(radial)(hyperbolic.square_distance(x, x0), schedule.clock(t))
+        return -2 * slope * space.log(x, x0)
 
     def std(t):
         # The score is of order 1 / sqrt(tau), and tends to n - 1 and not to zero.
@@ -76,7 +72,7 @@ def brownian(schedule: Schedule, shape: tuple[int, ...]) -> Process:
 
     start, one = hyperbolic.origin(dim), jnp.ones(())
     base = Distribution(lambda key: sample(key, start, one), lambda x: log_prob(x, start, one))
-    return diffusion_process(
+    process = diffusion_process(
         space=space,
         drift=None,
         noise=lambda x, t: jnp.sqrt(schedule.rate(t)),
@@ -86,6 +82,8 @@ def brownian(schedule: Schedule, shape: tuple[int, ...]) -> Process:
         base=base,
         log_prob=log_prob,
     )
+    # A network's output is the coordinates of a score: its tangential part would be x_0 larger.
+    return process._replace(read=lambda out, x, t: hyperbolic.lift(x, out[1:]) / std(t))
 
 
 def _log_space(r2: Array, tau: Array) -> Array:

@@ -47,14 +47,14 @@ def gradient(space: Space, f: Callable[[Array], Array], x: Array) -> Array:
 
 def divergence(space: Space, field: Callable[[Array], Array], x: Array) -> Array:
     """div of a vector field y -> V(y) [*S], exactly, by K derivatives: []."""
-    return jnp.sum(jax.vmap(lambda v: space.inner(x, v, derivative(field, x, v)))(space.frame(x)))
+    return jnp.sum(jax.vmap(lambda v: sketched_divergence(space, field, x, v))(space.frame(x)))
 
 
 def sketched_divergence(
     space: Space, field: Callable[[Array], Array], x: Array, probe: Array
 ) -> Array:
     """Hutchinson's <z, D_z V>, whose mean over z ~ space.noise is div V: []."""
-    return space.inner(x, probe, derivative(field, x, probe))
+    return space.inner(x, probe, space.tangent(x, derivative(field, x, probe)))
 
 
 def laplacian(space: Space, f: Callable[[Array], Array], x: Array) -> Array:

@@ -5,12 +5,18 @@ product restricted to tangent vectors. The boost that takes the origin (1, 0) to
 coordinate vectors to an orthonormal frame at x, and everything is written in its coordinates c:
 
     lift         c -> v = (y.c, c + y (y.c) / (1 + x_0))
-    coordinates  v -> c_k = <e_k, v>, for any v of R^{n+1}: its tangential part
+    coordinates  v -> c = w - y (y.w) / (x_0 (1 + x_0)),   v = (v_0, w) tangent at x
     exp          cosh|v| x + sinh|v| / |v| v
     log          arcsinh|c| / |c| lift(c),   c = coordinates of the point itself, |c| = sinh d
 
-so distances come from arcsinh, which keeps its digits at zero where arcosh loses half of them.
-The functions of |v| are written in |v|^2, where they are smooth at zero.
+Far from the origin x_0 grows like e^d, and Minkowski products of such vectors cancel to their
+last digit. So they are not formed: with s = z_y - y, the area W = |y ^ s|^2 and top = x_0 + z_0,
+
+    |z - x|^2 = 2 (W + |s|^2) / (1 + x_0 z_0 + y.z_y) = 4 sinh(d / 2)^2,
+    c = s - y (2 y.s + K) / ((1 + x_0) top),   K = (|s|^2 (top + 2 + |z - x|^2 / 2) + 2 W) / top,
+
+whose terms are all positive where y.z_y is. The functions of |v| are written in |v|^2, where they
+are smooth at zero.
 """
 
 from collections.abc import Callable
@@ -41,7 +47,7 @@ def hyperbolic(dim: int) -> Space:
         dim=dim,
         check=lambda x: _check(np.asarray(x), dim),
         project=lambda x: _on(x[1:]),
-        tangent=lambda x, v: lift(x, coordinates(x, v)),
+        tangent=lambda x, v: lift(x, projected(x, v)),
         exp=exp,
         log=log,
         inner=lambda x, u, v: jnp.sum(coordinates(x, u) * coordinates(x, v)),
@@ -64,7 +70,13 @@ def lift(x: Array, c: Array) -> Array:
 
 
 def coordinates(x: Array, v: Array) -> Array:
-    """The coordinates of v's tangential part in the boosted frame: [n + 1] -> [n]."""
+    """The coordinates of a tangent vector in the boosted frame: [n + 1] -> [n]."""
+    y = x[1:]
+    return v[1:] - y * jnp.sum(y * v[1:]) / (x[0] * (1 + x[0]))
+
+
+def projected(x: Array, v: Array) -> Array:
+    """The coordinates of the tangential part of any v of R^{n+1}: [n + 1] -> [n]."""
     y = x[1:]
     return v[1:] + y * (jnp.sum(y * v[1:]) / (1 + x[0]) - v[0])
 
@@ -78,12 +90,35 @@ def exp(x: Array, v: Array) -> Array:
 def log(x: Array, z: Array) -> Array:
     """The tangent vector at x with exp(x, v) = z: [n + 1]."""
     y, step = x[1:], z[1:] - x[1:]
-    # The coordinates of z, or of z - x: this form keeps their digits where z is near x.
-    along, top = jnp.sum(y * step), x[0] + z[0]
-    first = (2 * along + jnp.sum(step**2)) / top  # z_0 - x_0
-    turn = along * (first - 2) - (1 + x[0]) * jnp.sum(step**2)
-    c = step + y * turn / ((1 + x[0]) * top)
+    top, size = x[0] + z[0], jnp.sum(step**2)
+    k = (size * (top + 2 + 0.5 * chord(x, z)) + 2 * _area(y, step)) / top
+    c = step - y * (2 * jnp.sum(y * step) + k) / ((1 + x[0]) * top)
     return lift(x, c * _arcsinhc(jnp.sum(c**2)))
+
+
+def chord(x: Array, z: Array) -> Array:
+    """|z - x|^2 = 4 sinh(d / 2)^2 of two points, in Minkowski's product: []."""
+    y, step = x[1:], z[1:] - x[1:]
+    inner = jnp.sum(y * z[1:])
+    near = inner > 0
+    below = 1 + x[0] * z[0] + jnp.where(near, inner, 0.0)
+    return jnp.where(
+        near,
+        2 * (_area(y, step) + jnp.sum(step**2)) / below,
+        2 * (x[0] * z[0] - inner - 1),
+    )
+
+
+def square_distance(x: Array, z: Array) -> Array:
+    """d(x, z)^2, smooth at zero: []."""
+    q = chord(x, z)
+    return q * _arcsinhc(q / 4) ** 2
+
+
+def _area(y: Array, s: Array) -> Array:
+    """|y ^ s|^2 = |y|^2 |s|^2 - (y.s)^2 without cancellation."""
+    outer = y[:, None] * s
+    return 0.5 * jnp.sum((outer - outer.T) ** 2)
 
 
 def embed(x: Array) -> Array:

@@ -8,7 +8,7 @@ import pytest
 from pymanopt.manifolds import PoincareBall
 
 from gmjax.spaces import calculus
-from gmjax.spaces.hyperbolic import coordinates, hyperbolic, lift, origin
+from gmjax.spaces.hyperbolic import hyperbolic, lift, origin, projected, square_distance
 
 
 def points(seed, dim, n, spread=1.0, dtype=np.float64):
@@ -47,7 +47,7 @@ def test_frame_is_orthonormal_and_tangent():
         np.testing.assert_allclose(e @ minkowski @ e.T, np.eye(3), atol=1e-12)
         np.testing.assert_allclose(e @ minkowski @ x, 0, atol=1e-12)
         v = jnp.asarray([0.3, -1.0, 2.0, 0.5])
-        np.testing.assert_allclose(lift(x, coordinates(x, v)), space.tangent(x, v), atol=1e-12)
+        np.testing.assert_allclose(lift(x, projected(x, v)), space.tangent(x, v), atol=1e-12)
 
 
 @pytest.mark.parametrize("dim", [2, 3])
@@ -119,3 +119,31 @@ def test_projection_embedding_and_noise():
     np.testing.assert_allclose(
         space.tangent(jnp.asarray(xs[0]), noise), noise, rtol=1e-4, atol=1e-5
     )
+
+
+def test_float32_keeps_its_digits_far_out():
+    """At x_0 up to 1e4 Minkowski products have no digit left; these have three or more."""
+    with jax.enable_x64(True):
+        plane = hyperbolic(2)
+        rng = np.random.default_rng(5)
+        x = points(1, 2, 200, 3000.0)
+        v = jax.vmap(lift)(
+            x, jnp.asarray(rng.normal(size=(200, 2)) * rng.uniform(0.01, 4, (200, 1)))
+        )
+        z = jax.vmap(plane.exp)(x, v).astype(np.float32).astype(np.float64)
+        x = x.astype(np.float32).astype(np.float64)
+        x, z = (
+            jnp.concatenate([jnp.sqrt(1 + (a[:, 1:] ** 2).sum(-1, keepdims=True)), a[:, 1:]], -1)
+            for a in (x, z)
+        )
+        distance = np.arccosh(np.asarray(x[:, 0] * z[:, 0] - (x[:, 1:] * z[:, 1:]).sum(-1)))
+    low = [jnp.asarray(a, jnp.float32) for a in (x, z)]
+    np.testing.assert_allclose(
+        jax.vmap(square_distance)(*low) ** 0.5, distance, rtol=2e-3, atol=2e-3
+    )
+    there = jax.vmap(hyperbolic(2).log)(*low)
+    size = jax.vmap(hyperbolic(2).inner)(low[0], there, there) ** 0.5
+    np.testing.assert_allclose(size, distance, rtol=5e-3, atol=5e-3)
+    # On opposite sides of the origin too.
+    a, b = (jnp.asarray([np.sqrt(1 + y**2), y, 0.0], jnp.float32) for y in (100.0, -100.0))
+    np.testing.assert_allclose(square_distance(a, b) ** 0.5, 2 * np.arcsinh(100.0), rtol=1e-6)
