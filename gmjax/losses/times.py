@@ -70,6 +70,22 @@ def uniform_in_noise(schedule: Schedule, t_min: float, spread: Callable = strati
     return draw
 
 
+def uniform_in_log_clock(schedule: Schedule, t_min: float, spread: Callable = stratified):
+    """log B(t) uniform on its range over [t_min, 1].
+
+    The bound of a diffusion has beta |gap|^2, which near the data is a share of beta / B: by this
+    density every time then weighs the same.
+    """
+
+    def draw(key, n):
+        low, high = jnp.log(schedule.clock(jnp.asarray([t_min, 1.0])))
+        log_clock = low + (high - low) * spread(key, n)
+        t = jnp.clip(schedule.inverse(jnp.exp(log_clock)), t_min, 1.0)
+        return t, (high - low) * schedule.clock(t) / schedule.rate(t)
+
+    return draw
+
+
 def on_grid(steps: int, spread: Callable = stratified) -> TimeSampler:
     """t uniform on {1/T, 2/T, .., 1}, the discrete times of T steps; its weights are one."""
 

@@ -209,7 +209,7 @@ def _bound(config: Config, process: Process, schedule: Schedule, t_min: float) -
             f"config.evaluate.likelihood='elbo': config.process.name={config.process.name!r} has"
             " no kernel density; valid: flow"
         )
-    clock = times.uniform_in_noise(schedule, t_min)
+    clock = times.uniform_in_log_clock(schedule, t_min)
     return scores.elbo(process, clock, t_min, positive(config.evaluate, "evaluate.times"))
 
 

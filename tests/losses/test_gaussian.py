@@ -9,6 +9,7 @@ from scipy import stats
 from gmjax.losses import gaussian, gaussian_steps, times
 from gmjax.paths import gaussian as paths
 from gmjax.paths import heads, learned
+from gmjax.processes import schedules
 from gmjax.types import UserError
 
 KEY = jax.random.key(0)
@@ -86,6 +87,7 @@ def test_the_likelihood_weight_is_the_fall_of_the_snr():
     [
         lambda path: times.uniform_in_t(0.02),
         lambda path: times.uniform_in_log_snr(path, 0.02),
+        lambda path: times.uniform_in_log_clock(schedules.linear(0.1, 20.0), 0.02),
         lambda path: times.log_normal(path, 1e-4, -0.5, 1.5),
         lambda path: times.logit_normal(1e-4, 0.3, 1.2),
     ],
