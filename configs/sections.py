@@ -11,6 +11,8 @@ from ml_collections import ConfigDict, config_dict
 
 from gmjax import data, networks
 from gmjax.networks import continuous
+from gmjax.paths import gaussian
+from gmjax.samplers import gaussian as solvers
 
 
 def section(keys: Mapping[str, Any], **values: Any) -> ConfigDict:
@@ -35,6 +37,19 @@ def network(name: str, **values: Any) -> ConfigDict:
     tables = (networks.SETTINGS, continuous.SETTINGS)
     keys = {k: row.default for t in tables for own in t.values() for k, row in own.items()}
     return section(keys, name=name, **values)
+
+
+def path(name: str, **values: Any) -> ConfigDict:
+    """`config.path`: the Gaussian path `name`."""
+    keys = {key: value for own in gaussian.KEYS.values() for key, value in own.items()}
+    return section(keys, name=name, **values)
+
+
+def solver(name: str, **values: Any) -> ConfigDict:
+    """`config.sample` of a Gaussian path: the solver `name`, its grid, and what either reads."""
+    keys = {key: value for own in solvers.KEYS.values() for key, value in own.items()}
+    rest = {"clip": 1.0, "corrector_steps": 0, "snr": 0.16, "rtol": 1e-4, "power": 7.0}
+    return section({**keys, **rest, "spacing": ""}, name=name, **values)
 
 
 def process(name: str, schedule: ConfigDict, **values: Any) -> ConfigDict:

@@ -31,7 +31,7 @@ import numpy as np
 
 from gmjax.processes import gaussian
 from gmjax.processes.schedules import SCHEDULES, Schedule
-from gmjax.types import Array, Process, UserError, lookup
+from gmjax.types import Array, Distribution, Process, UserError, lookup
 
 
 class GaussianPath(NamedTuple):
@@ -109,7 +109,7 @@ def trigonometric() -> GaussianPath:
     """alpha = cos(pi t / 2), sigma = sin(pi t / 2) (Albergo and Vanden-Eijnden 2023)."""
     angle = math.pi / 2
     return GaussianPath(
-        lambda t: jnp.cos(angle * t),
+        lambda t: jnp.sin(angle * (1 - t)),  # zero at t = 1, which cos(pi / 2) is not
         lambda t: jnp.sin(angle * t),
         lambda snr: jnp.arctan(jnp.exp(-0.5 * snr)) / angle,
     )
@@ -186,8 +186,14 @@ def process(path: GaussianPath, shape: tuple[int, ...], data_std: float = 1.0) -
         shape: [*S], one state.
         data_std: standard deviation of an entry of the data.
     """
-    one = jnp.ones(())
-    base = float(jnp.sqrt((path.alpha(one) * data_std) ** 2 + path.sigma(one) ** 2))
+    standard = gaussian.normal(shape)
+    base = Distribution(
+        lambda key: base_std(path, data_std) * standard.sample(key),
+        lambda x: (
+            standard.log_prob(x / base_std(path, data_std))
+            - math.prod(shape) * jnp.log(base_std(path, data_std))
+        ),
+    )
 
     def drift(x, t):
         alpha, _, dalpha, _ = slopes(path, t)
@@ -198,7 +204,13 @@ def process(path: GaussianPath, shape: tuple[int, ...], data_std: float = 1.0) -
         square = 2 * sigma * (dsigma - sigma * dalpha / jnp.maximum(alpha, _TINY))
         return jnp.sqrt(gaussian.positive(square))
 
-    return gaussian.linear(shape, drift, noise, path.alpha, path.sigma, base)
+    return gaussian.linear(shape, drift, noise, path.alpha, path.sigma)._replace(base=base)
+
+
+def base_std(path: GaussianPath, data_std: float = 1.0) -> Array:
+    """Standard deviation at t = 1 of an entry whose data have `data_std`: []."""
+    one = jnp.ones(())
+    return jnp.sqrt((path.alpha(one) * data_std) ** 2 + path.sigma(one) ** 2)
 
 
 # A path that ends in pure noise has an infinite drift there; nothing is evaluated at t = 1 but x.

@@ -1,11 +1,20 @@
-"""Time grids of the reverse process: [N + 1] decreasing times from 1 to t_min."""
+"""Time grids of the reverse process: [N + 1] decreasing times from 1 to t_min.
+
+`GRIDS` are those of a clock, for discrete chains and processes; `PATH_GRIDS` those of a Gaussian
+path, spaced by its signal-to-noise ratio.
+"""
 
 from collections.abc import Callable
+from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
+from gmjax.paths.gaussian import GaussianPath
 from gmjax.processes.schedules import Schedule
-from gmjax.types import Array
+from gmjax.samplers.gaussian_steps import ends, half_log_snr
+from gmjax.types import Array, UserError, lookup
 
 
 def uniform(steps: int, t_min: float, schedule: Schedule | None = None) -> Array:
@@ -47,3 +56,141 @@ def equidistribute(times: Array, density: Array, steps: int) -> Array:
 
 
 GRIDS: dict[str, Callable[..., Array]] = {"uniform": uniform, "noise": noise, "clock": clock}
+
+
+# -- grids of a Gaussian path ---------------------------------------------------------------------
+
+# Ends of pure noise or pure data count as this log-SNR where a grid is spaced by it: the amplitude
+# of the lesser part is then e^-7, about 1e-3.
+_EXTREME = 14.0
+
+
+def path_uniform(steps: int, path: GaussianPath, t_min: float, t_max: float) -> Array:
+    """Equal steps in t."""
+    return jnp.linspace(t_max, t_min, steps + 1)
+
+
+def path_quadratic(steps: int, path: GaussianPath, t_min: float, t_max: float) -> Array:
+    """Equal steps in the root of t (Song et al. 2021, DDIM, appendix D)."""
+    return jnp.linspace(t_max**0.5, t_min**0.5, steps + 1) ** 2
+
+
+def path_log_snr(steps: int, path: GaussianPath, t_min: float, t_max: float) -> Array:
+    """Equal steps in the log-SNR (Lu et al. 2022)."""
+    high, low = _range(path, t_min, t_max)
+    return path.inverse(jnp.linspace(low, high, steps + 1))
+
+
+def path_karras(
+    steps: int, path: GaussianPath, t_min: float, t_max: float, power: float = 7.0
+) -> Array:
+    """Equal steps in (sigma / alpha)^{1 / power} (Karras et al. 2022, equation 5)."""
+    if not power > 0:
+        raise UserError(f"config.sample.power={power} must be positive")
+    high, low = _range(path, t_min, t_max)
+    ends = jnp.exp(-0.5 * jnp.stack([low, high]) / power)
+    return path.inverse(-2 * power * jnp.log(jnp.linspace(ends[0], ends[1], steps + 1)))
+
+
+def path_exponential_decay(steps: int, path: GaussianPath, t_min: float, t_max: float) -> Array:
+    """Half the steps equal, then ever shorter, in the time tau of an Ornstein-Uhlenbeck process.
+
+    tau = log(1 + 1 / SNR) / 2 is the time at which dX = -X dtau + sqrt 2 dB has the path's SNR.
+    With T and delta its values at the ends, tau falls from T to 1 in the first half of the steps
+    and then as delta^{k / (N / 2)}, so that no step exceeds kappa min(1, tau), the least possible
+    kappa being of order (T + log(1 / delta)) / N (Benton et al. 2023).
+    """
+    high, low = _range(path, t_min, t_max)
+    last, first = (0.5 * jax.nn.softplus(-snr) for snr in (high, low))
+    knee = jnp.minimum(first, 1.0)
+    half = jnp.where(first > 1, steps // 2, 0)
+    k = jnp.arange(steps + 1)
+    linear = first - (first - knee) * k / jnp.maximum(half, 1)
+    share = (k - half) / (steps - half)
+    tau = jnp.where(k < half, linear, knee * jnp.exp(share * jnp.log(last / knee)))
+    return path.inverse(-jnp.log(jnp.expm1(2 * tau)))
+
+
+def path_discrete(
+    steps: int,
+    path: GaussianPath,
+    t_min: float,
+    t_max: float,
+    total: int = 1000,
+    spacing: str = "trailing",
+) -> Array:
+    """Times i / total of a discrete schedule, i among 1 .. total, and t_min at the end.
+
+    Args:
+        total: T, the number of noise levels.
+        spacing: "trailing" from T down in steps of T / N; "leading" from 1 up in steps of T // N
+            (which does not reach T); "linspace" from 1 to T. `t_max` counts where its index does.
+
+    Source: Lin et al. (2024), table 2.
+    """
+    last = round(t_max * total)
+    if not steps <= last:
+        raise UserError(f"config.sample.steps={steps} must be at most {last}")
+    index = {
+        "trailing": lambda: np.round(np.arange(last, 0, -last / steps))[:steps],
+        "leading": lambda: 1 + (last // steps) * np.arange(steps)[::-1],
+        "linspace": lambda: 1 + np.round(np.linspace(0, last - 1, steps))[::-1],
+    }
+    times = lookup(index, spacing, "config.sample.spacing")() / total
+    return jnp.asarray(np.append(times, t_min), float)
+
+
+PATH_GRIDS: dict[str, Callable[..., Array]] = {
+    "uniform": path_uniform,
+    "quadratic": path_quadratic,
+    "log_snr": path_log_snr,
+    "karras": path_karras,
+    "exponential_decay": path_exponential_decay,
+    "discrete": path_discrete,
+}
+
+
+def path_grid(
+    name: str, steps: int, path: GaussianPath, t_min: float = 0.0, t_max: float = 1.0, **own: Any
+) -> Array:
+    """A grid of `PATH_GRIDS` with exact ends, checked: [steps + 1] decreasing times.
+
+    Args:
+        name: in `PATH_GRIDS`.
+        steps: N.
+        path: whose log-SNR spaces it.
+        t_min, t_max: the ends; "discrete" with "leading" starts below t_max.
+        own: the grid's own options.
+
+    Raises:
+        UserError: an unknown name, non-positive steps, ends outside 0 <= t_min < t_max <= 1, or
+            times along which the SNR does not rise.
+    """
+    form = lookup(PATH_GRIDS, name, "config.sample.grid")
+    if not (isinstance(steps, int) and steps >= 1):
+        raise UserError(f"config.sample.steps={steps} must be a positive integer")
+    if not 0 <= t_min < t_max <= 1:
+        raise UserError(
+            f"config.sample.t_min={t_min} and config.sample.t_max={t_max} must satisfy"
+            " 0 <= t_min < t_max <= 1"
+        )
+    with jax.ensure_compile_time_eval():
+        times = form(steps, path, t_min, t_max, **own)
+        if name != "discrete":
+            times = times.at[0].set(t_max).at[-1].set(t_min)
+        alpha, sigma = ends(path, times)
+        rising = (alpha[1:] * sigma[:-1] > alpha[:-1] * sigma[1:]) & (times[1:] < times[:-1])
+    # A path that is being learned cannot be looked at.
+    if not isinstance(rising, jax.core.Tracer) and not np.asarray(rising).all():
+        worst = float(np.asarray(times)[np.argmin(np.asarray(rising))])
+        raise UserError(
+            f"config.path: the signal-to-noise ratio must rise along the {steps} steps of"
+            f" config.sample.grid={name!r} from t = {t_max} to {t_min}; it does not at {worst:.4g}"
+        )
+    return times
+
+
+def _range(path, t_min, t_max):
+    """The log-SNR at both ends, highest first, within what a grid can be spaced by."""
+    at_ends = 2 * half_log_snr(path, jnp.asarray([t_min, t_max], float))
+    return jnp.clip(at_ends, -_EXTREME, _EXTREME)

@@ -1,0 +1,137 @@
+"""Every preset of Gaussian diffusion, small, and the mistakes a user can make."""
+
+import jax
+import numpy as np
+import pytest
+
+from configs import gaussian_diffusion as jobs
+from gmjax import methods
+from gmjax.types import DataSpec, UserError
+
+IMAGES = DataSpec((8, 8, 1), 17, "image", ordinal=True, num_classes=10)
+PLANE = DataSpec((2,), 0, "euclidean")
+COLOUR = DataSpec((16, 16, 3), 256, "image", ordinal=True, num_classes=10)
+SPECS = {"toy": PLANE, "cifar10": COLOUR, "imagenet64": COLOUR, "mnist": COLOUR}
+QUICK = {"toy"}
+
+
+def small(preset, **changes):
+    """The preset with a small network and few of everything."""
+    config = jobs.get_config(preset).unlock()
+    sizes = {
+        "unet": {"channels": (8, 16), "blocks": 1, "mixer": 0},
+        "transformer": {"width": 16, "blocks": 1, "heads": 2},
+        "mlp": {"width": 16, "blocks": 1},
+    }
+    config.network.update(sizes[config.network.name])
+    config.train.update(steps=4, batch_size=8)
+    config.evaluate.update(times=2, steps=2, limit=8)
+    config.sample.update(steps=3, num_samples=4, batch_size=4)
+    for key, value in changes.items():
+        section, name = key.split("__")
+        config[section][name] = value
+    return config.lock()
+
+
+def batch_of(spec, n=8):
+    rng = np.random.default_rng(0)
+    if not spec.num_values:
+        return {"x": rng.normal(size=(n, *spec.shape)).astype(np.float32)}
+    x = rng.integers(0, spec.num_values, (n, *spec.shape)).astype(np.int32)
+    return {"x": x, "label": rng.integers(0, 10, n).astype(np.int32)}
+
+
+def run(config, spec, labels=False):
+    """(loss, evaluation, samples) of two updates."""
+    method, batch = methods.build(config, spec), batch_of(spec)
+    assert method.check(batch["x"]) == ""
+
+    @jax.jit
+    def every(key):
+        state = method.init(key)
+        for i in range(2):
+            state, metrics = method.update(state, jax.random.fold_in(key, i), batch)
+        cond = {"label": np.arange(4, dtype=np.int32)} if labels else None
+        found = method.evaluate(state, key, batch)
+        return metrics, found, method.sample(state, key, 4, cond, trajectory=2)
+
+    return jax.device_get(every(jax.random.key(0)))
+
+
+@pytest.mark.parametrize(
+    "preset", [p if p in QUICK else pytest.param(p, marks=pytest.mark.slow) for p in jobs.PRESETS]
+)
+def test_every_preset_trains_evaluates_and_samples(preset):
+    spec = SPECS.get(preset, IMAGES)
+    metrics, found, out = run(small(preset), spec)
+    assert np.isfinite(metrics["loss"]) and np.isfinite(found["nats"]).all()
+    assert found["nats"].shape == (8,) and out.x.shape == (4, *spec.shape)
+    assert int(out.nfe) >= 3
+    if spec.num_values:
+        assert out.x.dtype == np.int32 and 0 <= out.x.min() and out.x.max() < spec.num_values
+        assert out.trajectory.dtype == np.int32
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes, labels",
+    [
+        ({"sample__guidance": 2.0, "sample__guidance_rescale": 0.7}, True),
+        ({"evaluate__likelihood": "flow"}, False),
+        ({"sample__name": "adaptive"}, False),
+        ({"sample__corrector_steps": 1, "sample__name": "euler_maruyama"}, False),
+        ({"path__name": "linear", "loss__head": "velocity", "loss__times": "logit_normal"}, False),
+    ],
+)
+def test_options(changes, labels):
+    config = small("smoke", **changes).unlock()
+    config.labels = labels
+    metrics, found, out = run(config, IMAGES, labels)
+    assert np.isfinite(metrics["loss"]) and np.isfinite(found["nats"]).all()
+    assert out.x.shape == (4, 8, 8, 1)
+
+
+def test_the_profile_and_the_field_of_a_plane():
+    method, batch = methods.build(small("toy"), PLANE), batch_of(PLANE)
+    state = jax.jit(method.init)(jax.random.key(0))
+    found = jax.jit(method.profile)(state, jax.random.key(1), batch)
+    assert (np.diff(found["log_snr"]) < 0).all() and np.isfinite(found["loss"]).all()
+    v = jax.jit(method.field)(state, batch["x"], np.full(8, 0.5, np.float32))
+    # A new network predicts v = 0: on a variance-preserving path x0 = alpha x, eps = sigma x, and
+    # the flow of N(0, 1) stands still.
+    np.testing.assert_allclose(v, 0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "changes, text",
+    [
+        ({"loss__head": "noise"}, "config.loss.head='noise' is unknown"),
+        ({"loss__weighting": "snr"}, "config.loss.weighting='snr' is unknown"),
+        ({"loss__variance": "learned"}, "config.loss.variance='learned' needs config.loss.steps"),
+        ({"loss__t_min": 0.0}, "config.loss.t_min=0.0"),
+        ({"path__name": "ddmp"}, "config.path.name='ddmp' is unknown"),
+        ({"path__name": "karras", "path__high": 0.001}, "config.path.high=0.001 must exceed"),
+        ({"sample__steps": 0}, "config.sample.steps=0 must be at least 1"),
+        ({"sample__name": "dpm"}, "config.sample.name='dpm' is unknown"),
+        ({"sample__grid": "cosine"}, "config.sample.grid='cosine' is unknown"),
+        ({"sample__guidance": 2.0}, "config.sample.guidance=2.0 needs labels"),
+        ({"sample__name": "ddim", "sample__eta": -1.0}, "config.sample.eta"),
+        ({"evaluate__likelihood": "exact"}, "config.evaluate.likelihood='exact' is unknown"),
+        ({"network__channels": (8, 8, 8, 8, 8)}, "config.network.channels"),
+    ],
+)
+def test_mistakes_are_named(changes, text):
+    with pytest.raises(UserError, match=text):
+        methods.build(small("digits", **changes), IMAGES)
+
+
+def test_data_that_do_not_fit():
+    config = small("toy").unlock()
+    config.labels = True
+    with pytest.raises(UserError, match="config.labels=True"):
+        methods.build(config, PLANE)
+    config = small("toy", loss__steps=10)
+    with pytest.raises(UserError, match="decodes values on levels"):
+        methods.build(config, PLANE)
+    method = methods.build(small("toy"), PLANE)
+    assert "not finite" in method.check(np.asarray([[np.nan, 0.0]]))
