@@ -196,8 +196,8 @@ def _flow(config: Config, spec: DataSpec, world: World, couple: couplings.Coupli
     steps = positive(e, "evaluate.steps")
     if e.probes < 0:
         raise UserError(f"config.evaluate.probes={e.probes} must be 0 (exact) or more")
-    smooth = world.interpolant is None or world.interpolant.gamma is None
-    last = c.t_min if c.head not in ("velocity",) or not smooth else 0.0
+    # Other heads are turned into the velocity by what may vanish at t = 0.
+    last = world.last if c.head == "velocity" else c.t_min
     times = jnp.linspace(c.t_max, last, steps + 1)
     run = flow.along(path.space, velocity, path.base.log_prob, times, e.probes)
     size = float(np.prod(spec.shape)) if world.width else 1.0
@@ -268,8 +268,7 @@ def sampler(config: Config, spec: DataSpec, world: World) -> Callable[..., Sampl
         guided = flow_worlds.jumps(config, spec.num_values, config.path.name, unnormalised=True)
         path = mixture.path(guided, spec.shape, config.loss.weighting)
     stepper = _stepper(config, path, m)
-    smooth = world.interpolant is None or world.interpolant.gamma is None
-    last = 0.0 if smooth else config.loss.t_min
+    last = world.last
     share = lookup(GRIDS, c.grid, "config.sample.grid")(jnp.linspace(0, 1, steps + 1))
     times = (config.loss.t_max + (last - config.loss.t_max) * share).at[-1].set(last)
     low = 0.0 if m is not None and m.num_states > m.num_values else config.loss.t_min

@@ -27,6 +27,7 @@ class World(NamedTuple):
     encode: Callable[[Array], Array] = lambda x: x
     decode: Callable[[Array], Array] = lambda x: x
     width: float = 0.0  # of a level, where values became numbers
+    last: float = 0.0  # the time where samplers end: t_min where there is a gamma
 
 
 def build(config: Config, spec: DataSpec) -> World:
@@ -42,11 +43,11 @@ def build(config: Config, spec: DataSpec) -> World:
             f"config.loss.t_min={t_min}, config.loss.t_max={t_max}; valid: 0 <= t_min < t_max <= 1"
         )
     if kind == "table":
-        return World(_table(config, spec))
+        return _table(config, spec)
     if kind == "poses":
-        place, _ = _interpolant(config, spec.shape["position"])
+        place, f = _interpolant(config, spec.shape["position"])
         parts = {"position": place, "rotation": _geodesic(config, "rotations", (3, 3))}
-        return World(conditional.product(parts))
+        return World(conditional.product(parts), last=_last(config, f))
     if name in mixture.SOURCES:
         if not spec.num_values:
             raise UserError(f"config.path.name={name!r} is for discrete data, not kind {kind!r}")
@@ -61,12 +62,13 @@ def build(config: Config, spec: DataSpec) -> World:
             )
         path, f = _interpolant(config, spec.shape)
         encode, decode = levels.codec(spec)
-        return World(path, None, f, encode, decode, 2 / (spec.num_values - 1))
+        width = 2 / (spec.num_values - 1)
+        return World(path, None, f, encode, decode, width, _last(config, f))
     if name == "geodesic":
         return World(_geodesic(config, kind, spec.shape))
     if kind == "euclidean":
         path, f = _interpolant(config, spec.shape)
-        return World(path, None, f)
+        return World(path, None, f, last=_last(config, f))
     if kind in geodesic.SPACES:
         raise UserError(f"config.path.name={name!r} is not for kind {kind!r}; valid: geodesic")
     raise UserError(
@@ -120,10 +122,15 @@ def jumps(config: Config, num_values: int, source: str, **own: Any) -> mixture.M
     return mixture.mixture(num_values, mixture.build(config.path), source, known, **own)
 
 
-def _table(config: Config, spec: DataSpec) -> Path:
-    numbers, _ = _interpolant(config, spec.shape["numeric"])
+def _table(config: Config, spec: DataSpec) -> World:
+    numbers, f = _interpolant(config, spec.shape["numeric"])
     m = mixture.mixture(
         spec.num_values, mixture.build(config.path), config.path.classes or "masked"
     )
     classes = mixture.path(m, spec.shape["classes"], config.loss.weighting)
-    return conditional.product({"numeric": numbers, "classes": classes})
+    path = conditional.product({"numeric": numbers, "classes": classes})
+    return World(path, last=_last(config, f))
+
+
+def _last(config: Config, f: interpolants.Interpolant) -> float:
+    return 0.0 if f.gamma is None else config.loss.t_min
