@@ -268,8 +268,9 @@ def judged_pictures(
         title = "density (a lower bound)" if bound else "density"
         path = directory / "density.png"
         maps.density(path, log_prob, x, spec.kind, title, spec.names, CELLS, CELLS**2)
-    if flat and spec.kind == "euclidean" and method.field and drawn["trajectory"] is not None:
-        velocity = jax.jit(lambda x, t: method.field(state, x, jax.numpy.full(len(x), t)))
+    field = method.field
+    if flat and spec.kind == "euclidean" and field and drawn["trajectory"] is not None:
+        velocity = jax.jit(lambda x, t: field(state, x, jax.numpy.full(len(x), t)))
         maps.field(directory / "field.png", velocity, drawn["trajectory"], drawn["times"], x)
     if method.profile:
         few = {name: column[:PROFILED] for name, column in test.items()}

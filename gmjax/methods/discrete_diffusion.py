@@ -16,7 +16,7 @@ from gmjax import networks
 from gmjax.likelihoods.elbo import discrete_elbo
 from gmjax.losses import discrete, times
 from gmjax.methods.combinators import State, from_loss, optimizer
-from gmjax.methods.settings import accumulation, call, inside, positive
+from gmjax.methods.settings import accumulation, call, condition, inside, labelled, positive
 from gmjax.processes import chains, ctmc
 from gmjax.processes.schedules import SCHEDULES
 from gmjax.samplers import discrete as steppers
@@ -49,7 +49,7 @@ def build(config: Config, spec: DataSpec) -> Method:
     t_min = inside(config.loss.t_min, "config.loss.t_min")
     clock = time_sampler(config.loss, noise, t_min)
     network = networks.build(config.network, spec, noise.chain.num_states)
-    labels = _labels(config, spec)
+    labels = labelled(config, spec)
     train_loss = discrete.denoising(noise, read, loss_terms(config.loss, noise), clock)
     bound = discrete_elbo(noise, read, clock, t_min, positive(config.evaluate, "evaluate.times"))
     draw = sampler(config, noise, read, spec, t_min)
@@ -63,7 +63,7 @@ def build(config: Config, spec: DataSpec) -> Method:
 
     def loss(params, key, batch):
         key_loss, key_drop, key_label = jax.random.split(key, 3)
-        cond = condition(batch, labels)
+        cond = condition(batch, labels, "observed")
         if labels:
             dropped = jax.random.uniform(key_label, cond["label"].shape) < drop
             cond["label"] = jnp.where(dropped, spec.num_classes, cond["label"])
@@ -79,7 +79,7 @@ def build(config: Config, spec: DataSpec) -> Method:
     )
 
     def evaluate(state: State, key: Key, batch: dict[str, Array]) -> dict[str, Array]:
-        return bound(predictor(state.ema), key, batch["x"], condition(batch, labels))
+        return bound(predictor(state.ema), key, batch["x"], condition(batch, labels, "observed"))
 
     def sample(state: State, key: Key, n: int, cond=None, **kwargs) -> Samples:
         return draw(predictor(state.ema), key, n, cond, **kwargs)
@@ -126,12 +126,6 @@ def time_sampler(config: Config, noise: ctmc.CTMC, t_min: float) -> times.TimeSa
     return lookup(table, config.times, "config.loss.times")(spread)
 
 
-def condition(batch: Mapping[str, Array], labels: bool) -> dict[str, Array]:
-    """What the network and the loss are told of a batch besides x."""
-    names = ("label", "observed") if labels else ("observed",)
-    return {name: batch[name] for name in names if name in batch}
-
-
 def sampler(
     config: Config,
     noise: ctmc.CTMC,
@@ -150,9 +144,7 @@ def sampler(
     steps = positive(c, "sample.steps")
     base = ctmc.base(noise, spec.shape)
     finish = lookup({"argmax": False, "sample": True}, c.finish, "config.sample.finish")
-    scale, labels = c.guidance, _labels(config, spec)
-    if scale != 1.0 and not labels:
-        raise UserError(f"config.sample.guidance={scale} needs labels: set config.labels=True")
+    scale, labels = c.guidance, labelled(config, spec)
     for name in ("num_samples", "batch_size"):
         positive(c, f"sample.{name}")
     last = steppers.denoise(read, finish)
@@ -213,12 +205,6 @@ def sampler(
 
 def _apply(network, params, kwargs: Mapping[str, Any], x, t, cond) -> Any:
     return network.apply(params, x, t, cond, **kwargs)
-
-
-def _labels(config: Config, spec: DataSpec) -> bool:
-    if config.labels and not spec.num_classes:
-        raise UserError(f"config.labels=True: data set {config.data.name!r} has no labels")
-    return bool(config.labels)
 
 
 def _matrix(given: Any, spec: DataSpec) -> np.ndarray:

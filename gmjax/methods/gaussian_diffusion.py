@@ -21,7 +21,7 @@ from gmjax.likelihoods import gaussian as bounds
 from gmjax.losses import gaussian, gaussian_steps, scores, times
 from gmjax.methods import levels
 from gmjax.methods.combinators import State, from_loss, optimizer
-from gmjax.methods.settings import accumulation, inside, positive
+from gmjax.methods.settings import accumulation, condition, inside, labelled, positive
 from gmjax.networks import continuous
 from gmjax.paths import gaussian as paths
 from gmjax.paths import heads, learned
@@ -31,6 +31,7 @@ from gmjax.types import Array, DataSpec, Key, Method, Predict, PyTree, Samples, 
 
 Config = Any
 PROFILE = 24  # noise levels at which the loss is drawn
+FINEST = 1e-3  # time at which an adaptive run ends where T steps would end in data
 
 
 def build(config: Config, spec: DataSpec) -> Method:
@@ -43,7 +44,7 @@ def build(config: Config, spec: DataSpec) -> Method:
     Raises:
         UserError: a name that is in no table, or a value that is not valid.
     """
-    c, labels = config.loss, _labels(config, spec)
+    c, labels = config.loss, labelled(config, spec)
     lookup(heads.HEADS, c.head, "config.loss.head")
     lookup(gaussian_steps.VARIANCES, c.variance, "config.loss.variance")
     if c.steps:
@@ -64,7 +65,7 @@ def build(config: Config, spec: DataSpec) -> Method:
 
     def loss(params, key, batch):
         key_loss, key_drop, key_label = jax.random.split(key, 3)
-        cond = _condition(batch, labels)
+        cond = condition(batch, labels, "context")
         if labels:
             dropped = jax.random.uniform(key_label, cond["label"].shape) < c.label_dropout
             cond["label"] = jnp.where(dropped, spec.num_classes, cond["label"])
@@ -80,7 +81,7 @@ def build(config: Config, spec: DataSpec) -> Method:
 
     def evaluate(state: State, key: Key, batch: Mapping[str, Any]) -> dict[str, Array]:
         x = encode(batch["x"])
-        return judge(state.ema, predictor(state.ema), key, x, _condition(batch, labels))
+        return judge(state.ema, predictor(state.ema), key, x, condition(batch, labels, "context"))
 
     def sample(state: State, key: Key, n: int, cond=None, **kwargs) -> Samples:
         out = draw(state.ema, predictor(state.ema), key, n, cond, **kwargs)
@@ -106,7 +107,9 @@ def build(config: Config, spec: DataSpec) -> Method:
             eps = jax.random.normal(jax.random.fold_in(key, i), x0.shape)
             times = jnp.full(len(x0), t[i])
             x = gaussian.noised(path, x0, eps, times)
-            return jnp.mean((noise(state, times, x, _condition(batch, labels))[1] - eps) ** 2)
+            return jnp.mean(
+                (noise(state, times, x, condition(batch, labels, "context"))[1] - eps) ** 2
+            )
 
         return {
             "log_snr": paths.log_snr(path, t),
@@ -280,10 +283,8 @@ def _process(config: Config, spec: DataSpec, path: paths.GaussianPath):
 
 def _sampler(config: Config, spec: DataSpec, path_of: Callable) -> Callable[..., Samples]:
     """(params, predict, key, n, cond, *, trajectory=0, place=None) -> `Samples`, not decoded."""
-    c, loss, labels = config.sample, config.loss, _labels(config, spec)
+    c, loss, labels = config.sample, config.loss, labelled(config, spec)
     scale = c.guidance
-    if scale != 1.0 and not labels:
-        raise UserError(f"config.sample.guidance={scale} needs labels: set config.labels=True")
     for name in ("steps", "num_samples", "batch_size"):
         positive(c, f"sample.{name}")
     # T steps end in data; in continuous time the last evaluation at t_min gives its x0.
@@ -327,8 +328,8 @@ def _sampler(config: Config, spec: DataSpec, path_of: Callable) -> Callable[...,
         read, stepper, times = of(path)
         finish = None if last == 0 else solvers.denoise(read)
         if c.name == "adaptive":
-            out = ode.adaptive(path, read, predict, x, last or 1e-3, cond=cond, rtol=c.rtol)
-            t = jnp.full(n, out.times[-1])
+            out = ode.adaptive(path, read, predict, x, last or FINEST, cond=cond, rtol=c.rtol)
+            t = jnp.full(n, last or FINEST)
             x0 = solvers.denoise(read)(predict, key_run, out.x, t, cond)
             return out._replace(x=x0, nfe=passes * (out.nfe + 1))
         out = driver.reverse(
@@ -341,17 +342,6 @@ def _sampler(config: Config, spec: DataSpec, path_of: Callable) -> Callable[...,
 
 # The grids that have options.
 _GRID_KEYS = {"karras": ("power",), "discrete": ("total", "spacing")}
-
-
-def _condition(batch: Mapping[str, Any], labels: bool) -> dict[str, Any]:
-    names = ("label", "context") if labels else ("context",)
-    return {name: batch[name] for name in names if name in batch}
-
-
-def _labels(config: Config, spec: DataSpec) -> bool:
-    if config.labels and not spec.num_classes:
-        raise UserError(f"config.labels=True: data set {config.data.name!r} has no labels")
-    return bool(config.labels)
 
 
 def _wrong(x: Any, spec: DataSpec) -> str:

@@ -17,7 +17,7 @@ from jax.flatten_util import ravel_pytree
 from gmjax.likelihoods import flow
 from gmjax.losses import scores, times
 from gmjax.methods.combinators import State, from_loss, optimizer
-from gmjax.methods.settings import accumulation, call, inside, positive
+from gmjax.methods.settings import accumulation, call, condition, inside, labelled, positive
 from gmjax.networks import field
 from gmjax.processes import LIFTS, PROCESSES
 from gmjax.processes.observed import batch_size
@@ -56,7 +56,7 @@ def build(config: Config, spec: DataSpec) -> Method:
     weighting = lookup(
         {"simple": False, "likelihood": True}, config.loss.weighting, "config.loss.weighting"
     )
-    labels = _labels(config, spec)
+    labels = labelled(config, spec)
     network, predictor = build_network(config, spec, process)
     train_loss = scores.denoising(process, clock, weighting)
     judge = evaluator(config, process, schedule, t_min)
@@ -71,7 +71,7 @@ def build(config: Config, spec: DataSpec) -> Method:
 
     def loss(params, key, batch):
         key_loss, key_drop, key_label, key_mask = jax.random.split(key, 4)
-        cond = _condition(batch, labels)
+        cond = condition(batch, labels, "context")
         if labels:
             dropped = jax.random.uniform(key_label, cond["label"].shape) < config.loss.label_dropout
             cond["label"] = jnp.where(dropped, spec.num_classes, cond["label"])
@@ -91,7 +91,7 @@ def build(config: Config, spec: DataSpec) -> Method:
 
     def evaluate(state: State, key: Key, batch: Mapping[str, Any]) -> dict[str, Array]:
         x = jax.vmap(lift.enter)(batch["x"]) if lift else batch["x"]
-        parts = judge(predictor(state.ema), key, x, _condition(batch, labels))
+        parts = judge(predictor(state.ema), key, x, condition(batch, labels, "context"))
         if not lift:
             return parts
         dropped = lift.entropy(jnp.asarray(t_min))
@@ -224,9 +224,7 @@ def sampler(
         are clamped; `place` lays the batch out over devices.
     """
     c = config.sample
-    steps, scale, labels = positive(c, "sample.steps"), c.guidance, _labels(config, spec)
-    if scale != 1.0 and not labels:
-        raise UserError(f"config.sample.guidance={scale} needs labels: set config.labels=True")
+    steps, scale, labels = positive(c, "sample.steps"), c.guidance, labelled(config, spec)
     for name in ("num_samples", "batch_size"):
         positive(c, f"sample.{name}")
     stepper = lookup(markov.STEPPERS, c.name, "config.sample.name")(process)
@@ -297,14 +295,3 @@ def _masks(key: Key, x: Any, share: float) -> Any:
 
     masks = [mask(k, a) for k, a in zip(keys[:-1], leaves, strict=True)]
     return jax.tree.unflatten(tree, masks)
-
-
-def _condition(batch: Mapping[str, Any], labels: bool) -> dict[str, Any]:
-    names = ("label", "context") if labels else ("context",)
-    return {name: batch[name] for name in names if name in batch}
-
-
-def _labels(config: Config, spec: DataSpec) -> bool:
-    if config.labels and not spec.num_classes:
-        raise UserError(f"config.labels=True: data set {config.data.name!r} has no labels")
-    return bool(config.labels)

@@ -1,9 +1,9 @@
 """Values of a configuration, checked once where a method is built."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from gmjax.types import UserError
+from gmjax.types import DataSpec, UserError
 
 Config = Any
 
@@ -25,6 +25,26 @@ def call(make: Callable, kwargs: dict[str, Any], key: str) -> Any:
         return make(**kwargs)
     except TypeError as error:
         raise UserError(f"{key}: {str(error).split(') ')[-1].split('() ')[-1]}") from None
+
+
+def labelled(config: Config, spec: DataSpec) -> bool:
+    """`config.labels`: is the model conditioned on the class?
+
+    Raises:
+        UserError: the data have none, or guidance asks for what is not learned.
+    """
+    if config.labels and not spec.num_classes:
+        raise UserError(f"config.labels=True: data set {config.data.name!r} has no labels")
+    scale = config.sample.guidance
+    if scale != 1.0 and not config.labels:
+        raise UserError(f"config.sample.guidance={scale} needs labels: set config.labels=True")
+    return bool(config.labels)
+
+
+def condition(batch: Mapping[str, Any], labels: bool, *names: str) -> dict[str, Any]:
+    """What the network and the loss are told of a batch besides x: `names` and the label."""
+    wanted = ("label", *names) if labels else names
+    return {name: batch[name] for name in wanted if name in batch}
 
 
 def inside(value: float, key: str) -> float:
