@@ -81,6 +81,7 @@ def compile(method: Method, config: Any) -> Program:
         return _strong(state), metrics, jnp.max(stop)
 
     shapes = jax.eval_shape(init)
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
     states, rows = sharding.state_sharding(shapes, mesh), sharding.batch_sharding(mesh)
     whole = sharding.replicated(mesh)
     target = jax.tree.map(
@@ -92,7 +93,11 @@ def compile(method: Method, config: Any) -> Program:
         mesh,
         target,
         # Initialisers run once: a third of the time to compile, for the same bits.
-        jax.jit(init, out_shardings=states, compiler_options={"xla_backend_optimization_level": 1}),
+        jax.jit(
+            init,
+            out_shardings=states,
+            compiler_options={"xla_backend_optimization_level": 1} if on_cpu else None,
+        ),
         jax.jit(
             update,
             in_shardings=(states, whole, rows, rows),
@@ -100,6 +105,19 @@ def compile(method: Method, config: Any) -> Program:
             donate_argnums=0,
         ),
     )
+
+
+def cost(program: Program, state: PyTree, inputs: tuple) -> str:
+    """A line: the size of a model and the operations of an update, as XLA counts them.
+
+    Loops count once, whatever their length, and so do kernels that XLA does not know.
+    """
+    params = getattr(state, "params", state)
+    size = sum(leaf.size for leaf in jax.tree.leaves(params))
+    found = program.update.lower(state, np.uint32(0), *inputs).cost_analysis() or {}
+    rows = len(jax.tree.leaves(inputs[0])[0])
+    flops = f"{found.get('flops', 0.0) / 1e9:.3g} GFLOP"
+    return f"{size:,} parameters; an update of {rows} examples is {flops}"
 
 
 def load(method: Method, config: Any, workdir: str | Path, best: bool = False) -> tuple[int, Any]:
@@ -170,6 +188,8 @@ def train(
         pending: Pending = deque()
         stopping = 0
         for index, inputs in feed:
+            if index == 0:
+                report.say(cost(program, state, inputs))
             step = index + 1
             state, metrics, stop = program.update(state, np.uint32(index), *inputs)
             for leaf in (*metrics.values(), stop):

@@ -283,6 +283,7 @@ def test_the_host_does_not_wait_for_a_step(tmp_path, monkeypatch):
             dispatched.append(step)
             return program.update(state, step, *inputs)
 
+        update.lower = program.update.lower
         return program._replace(update=update)
 
     @contextlib.contextmanager
@@ -302,3 +303,9 @@ def test_the_host_does_not_wait_for_a_step(tmp_path, monkeypatch):
     free = [ahead[step] for step in range(1, 41) if (step - 1) % 20 < 15]
     assert set(free) == {loop.LAG}
     assert ahead[20] == ahead[40] == 0
+
+
+def test_the_cost_of_an_update_is_said_once(tmp_path, capsys):
+    train(tmp_path)
+    said = [line for line in "".join(capsys.readouterr()).splitlines() if "FLOP" in line]
+    assert len(said) == 1 and "parameters; an update of" in said[0]
