@@ -118,7 +118,7 @@ def dit(
         "width": width,
         "blocks": blocks,
         "heads": heads,
-        "attention": attention,
+        "attention_by": attention,
         "dtype": "bfloat16" if half else "float32",
     }
     grid = [n // 2 for n in shape[:2]]
@@ -298,8 +298,8 @@ def utilisation(case: Case, target: str, seconds: float, kind: str | None = None
     if not peak:
         return None
     plain = case.network
-    if hasattr(plain, "attention") and isinstance(plain.attention, str):
-        plain = plain.clone(attention="plain")
+    if hasattr(plain, "attention_by"):
+        plain = plain.clone(attention_by="plain")
     like = jax.eval_shape(plain.init, jax.random.key(0), *example(case, 1))
     flops = networks.cost(plain.apply, like, *example(case, case.batch)).flops
     return flops * (3 if target == "training" else case.steps) / seconds / peak

@@ -67,7 +67,7 @@ def cost(apply: Callable[..., Any], params: PyTree, *args: Any) -> Cost:
     """Parameters, and operations of one forward pass as XLA counts them before optimisation.
 
     A loop counts once, whatever its length, and a kernel that XLA does not know, such as cuDNN's
-    attention, counts nothing: give the network with `attention="plain"`, which is as much work.
+    attention, counts nothing: give the network with `attention_by="plain"`, which is as much work.
 
     Args:
         apply: (params, *args) -> output.

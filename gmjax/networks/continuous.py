@@ -112,7 +112,7 @@ class Transformer(nn.Module):
         outputs: numbers for every entry.
         num_classes: 0 where the data have no labels.
         positions: a name in `POSITIONS`; the entries of a vector have no order to turn by.
-        width, blocks, heads, expand, patch, dropout, attention, remat, dtype: see
+        width, blocks, heads, expand, patch, dropout, attention_by, remat, dtype: see
             `transformer.Transformer`.
     """
 
@@ -125,7 +125,7 @@ class Transformer(nn.Module):
     expand: int
     patch: int
     dropout: float
-    attention: str
+    attention_by: str
     remat: bool
     positions: str
     dtype: Any
@@ -152,7 +152,7 @@ class Transformer(nn.Module):
             heads=self.heads,
             expand=self.expand,
             dropout=self.dropout,
-            attention=self.attention,
+            attention_by=self.attention_by,
             remat=self.remat,
             dtype=self.dtype,
         )

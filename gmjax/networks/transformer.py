@@ -63,7 +63,7 @@ SETTINGS = {
     "patch": settings.size(1),
     "embed": settings.size(32),
     "dropout": settings.share(0.0),
-    "attention": settings.choice("plain", ATTENTION),
+    "attention_by": settings.choice("plain", ATTENTION),
     "remat": settings.flag(False),
 }
 
@@ -112,7 +112,7 @@ class Block(nn.Module):
         heads: attention heads.
         expand: hidden width, in widths.
         dropout: probability, on the output of each branch.
-        attention: a name in `ATTENTION`.
+        attention_by: a name in `ATTENTION`.
         dtype: of matrix products.
     """
 
@@ -120,7 +120,7 @@ class Block(nn.Module):
     heads: int
     expand: int
     dropout: float
-    attention: str
+    attention_by: str
     dtype: Any
 
     @nn.compact
@@ -141,7 +141,7 @@ class Block(nn.Module):
         q, k, v = qkv.transpose(2, 0, 3, 1, 4)
         if angles is not None:
             q, k = embeddings.rotate(q, angles), embeddings.rotate(k, angles)
-        mixed = ATTENTION[self.attention](q, k, v).swapaxes(1, 2).reshape(b, t, self.width)
+        mixed = ATTENTION[self.attention_by](q, k, v).swapaxes(1, 2).reshape(b, t, self.width)
         return Dense(self.width, self.dtype)(mixed)
 
 
@@ -155,7 +155,7 @@ def body(
     heads: int,
     expand: int,
     dropout: float,
-    attention: str,
+    attention_by: str,
     remat: bool,
     dtype: Any,
 ) -> Array:
@@ -168,7 +168,7 @@ def body(
         c: [B, C] float32, the vector of time, class and context.
         angles: [T, d / 2], or None for no rotary positions.
         train: drop out?
-        blocks, heads, expand, dropout, attention, remat, dtype: see `Transformer`.
+        blocks, heads, expand, dropout, attention_by, remat, dtype: see `Transformer`.
 
     Returns:
         [B, T, C] float32.
@@ -177,7 +177,9 @@ def body(
     block = nn.remat(Block, static_argnums=(4,)) if remat else Block
     for i in range(blocks):
         name = f"block_{i}"  # the same with and without remat
-        h = block(width, heads, expand, dropout, attention, dtype, name=name)(h, c, angles, train)
+        h = block(width, heads, expand, dropout, attention_by, dtype, name=name)(
+            h, c, angles, train
+        )
     scale, shift = (v[:, None] for v in Modulation(2, width)(c))
     return normalise(h) * (1 + scale) + shift
 
@@ -198,7 +200,7 @@ class Transformer(nn.Module):
         patch: sites a token, along each axis.
         embed: size of one site's embedding.
         dropout: probability, on the output of each branch.
-        attention: a name in `ATTENTION`.
+        attention_by: a name in `ATTENTION`.
         remat: recompute each block's activations in the backward pass, to save memory.
         head: a name in `heads.HEADS`.
         smoothing: Gaussian width over ordinal levels at input and output, in levels.
@@ -217,7 +219,7 @@ class Transformer(nn.Module):
     patch: int
     embed: int
     dropout: float
-    attention: str
+    attention_by: str
     remat: bool
     head: str
     smoothing: float
@@ -251,7 +253,7 @@ class Transformer(nn.Module):
             heads=self.heads,
             expand=self.expand,
             dropout=self.dropout,
-            attention=self.attention,
+            attention_by=self.attention_by,
             remat=self.remat,
             dtype=self.dtype,
         )

@@ -52,7 +52,7 @@ class Program(NamedTuple):
     mesh: jax.sharding.Mesh
     target: PyTree  # the state's shapes, types and shardings
     init: Callable[[], PyTree]
-    update: Callable[..., tuple[PyTree, dict[str, jax.Array], jax.Array]]
+    update: Any  # jitted, (state, step, batch, stop) -> (state, metrics, stop)
 
 
 def compile(method: Method, config: Any) -> Program:
