@@ -187,9 +187,9 @@ def imagenet64() -> ConfigDict:
 
 
 def toy() -> ConfigDict:
-    """A law in the plane: density, vector field and film of the flow."""
+    """Two moons in the plane: density, vector field and film of the flow."""
     config = digits()
-    config.data = sections.dataset("banknote")
+    config.data = sections.dataset("moons")
     config.loss.update(data_std=1.0)
     config.network = sections.network("mlp", width=128, blocks=3)
     config.optimizer.update(learning_rate=1e-3, ema=0.999, weight_decay=0.0)
