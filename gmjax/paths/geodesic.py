@@ -2,10 +2,11 @@
 
     x_t = exp_{x0}(t log_{x0}(x1)),    target = d x_t / dt, by forward differentiation in t,
 
-of constant speed dist(x0, x1). The network's output is a vector of the embedding, projected on the
-tangent space at x_t, and the loss is the squared length of the difference in the metric of the
-space. Where x1 is conjugate to x0 (antipodes, half turns) the geodesic is one of many, an event
-of probability zero under every source here.
+of constant speed dist(x0, x1). The network gives the components of the velocity in the frame
+e_1 .. e_K of the space at x_t, numbers of the order of the speed wherever x_t is (far out on a
+hyperboloid the vectors of the embedding are not), and the loss is the squared length of the
+difference in the metric of the space. Where x1 is conjugate to x0 (antipodes, half turns) the
+geodesic is one of many, an event of probability zero under every source here.
 
 The source is the uniform law where there is one; R^d has N(0, I), and hyperbolic space a normal
 law wrapped about the origin o, x = exp_o(s z), of density
@@ -49,15 +50,16 @@ def path(space: Space, base: Distribution) -> Path:
         return x, space.tangent(x, speed)
 
     def velocity(out, x, t):
-        return space.tangent(x, out)
+        return jnp.tensordot(out, space.frame(x), 1)
 
     def gap(out, x, t, target):
         miss = velocity(out, x, t) - target
         return space.inner(x, miss, miss) / space.dim
 
+    x = jax.ShapeDtypeStruct(space.shape, jnp.float32)
     return Path(
         space=space,
-        output=space.shape,
+        output=jax.eval_shape(space.frame, x).shape[:1],
         base=base,
         draw=draw,
         gap=gap,

@@ -20,6 +20,12 @@ SHAPES = {
 KEY = jax.random.key(0)
 
 
+def components(space, x, v):
+    """What a network says for v: <e_k, v>, [n, K]."""
+    one = lambda x, v: jax.vmap(lambda e: space.inner(x, e, v))(space.frame(x))
+    return jax.vmap(one)(x, v)
+
+
 def pairs(name, n=50):
     space, base = geodesic.SPACES[name](SHAPES[name], 1.0)
     x0, x1 = (jax.vmap(base.sample)(jax.random.split(k, n)) for k in jax.random.split(KEY))
@@ -41,8 +47,8 @@ def test_the_path_runs_between_its_ends_with_the_speed_it_says(name):
             ahead, behind = (jax.vmap(space.log)(x, at(s)[0]) for s in (t + h, t - h))
             speed = jax.vmap(lambda x, v: calculus.norm(space, x, v))(x, target)
             gap = lambda out: jax.vmap(path.gap)(out, x, jnp.full(len(x), t), target)
-            quotient = (ahead - behind) / (2 * h)
-            return x, target, quotient, speed, far(x0, x), far(x0, x1), gap(target), gap(0 * x)
+            quotient, out = (ahead - behind) / (2 * h), components(space, x, target)
+            return x, target, quotient, speed, far(x0, x), far(x0, x1), gap(out), gap(0 * out)
 
         for t in (0.0, 0.3, 0.8, 1.0):
             x, target, quotient, speed, gone, length, right, wrong = measured(t)
@@ -64,7 +70,8 @@ def test_steps_along_the_target_follow_the_path(name):
     def missed(t, s):
         at = lambda t: jax.vmap(path.draw, (None, 0, 0, None))(KEY, x0, x1, t)
         x, target = at(t)
-        there = jax.vmap(path.step, (None, 0, 0, None, None))(KEY, target, x, t, s)
+        out = components(space, x, target)
+        there = jax.vmap(path.step, (None, 0, 0, None, None))(KEY, out, x, t, s)
         return jax.vmap(lambda a, b: calculus.distance(space, a, b))(there, at(s)[0])
 
     # A distance is the root of a rounding error, which far out on the hyperboloid grows.

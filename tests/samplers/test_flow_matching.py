@@ -125,7 +125,14 @@ def test_a_closed_form_field_lands_on_the_data(name):
     space, base = geodesic.SPACES[name](shape, 1.0)
     path = geodesic.path(space, base)
     x0 = base.sample(jax.random.key(3))
-    predict = lambda x, t, cond: jax.vmap(lambda x, t: -space.log(x, x0) / t)(x, t)
+
+    def predict(x, t, cond):
+        def one(x, t):
+            v = -space.log(x, x0) / t
+            return jax.vmap(lambda e: space.inner(x, e, v))(space.frame(x))
+
+        return jax.vmap(one)(x, t)
+
     x = jax.vmap(base.sample)(jax.random.split(KEY, 64))
 
     @jax.jit
