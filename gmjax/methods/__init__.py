@@ -3,7 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
-from gmjax.methods import classical, discrete_diffusion, flow_matching, gaussian_diffusion, markov_diffusion
+from gmjax.methods import (
+    classical,
+    discrete_diffusion,
+    flow_matching,
+    gaussian_diffusion,
+    markov_diffusion,
+)
 from gmjax.types import DataSpec, Method, lookup
 
 METHODS: dict[str, Callable[..., Method]] = {

@@ -25,10 +25,15 @@ from gmjax.processes.schedules import Schedule
 from gmjax.types import DataSpec, Lift, Process, UserError, lookup
 
 
-def _of_shape(make: Callable[..., Process]) -> Callable[..., Process]:
-    """A builder (schedule, shape, **own) as an entry of the table."""
+def _of_shape(make: Callable[..., Process], kind: str = "") -> Callable[..., Process]:
+    """A builder (schedule, shape, **own) as an entry of the table, for data of one kind or any."""
 
     def build(schedule: Schedule, spec: DataSpec, **own) -> Process:
+        if kind and spec.kind != kind:
+            raise UserError(
+                f"config.process.name: {make.__name__} is for data of kind {kind!r}; these are of"
+                f" kind {spec.kind!r}"
+            )
         return make(schedule, spec.shape, **own)
 
     return build
@@ -87,14 +92,14 @@ PROCESSES: dict[str, Callable[..., Process]] = {
     "sub_vp": _of_shape(gaussian.sub_vp),
     "multi_speed": _of_shape(gaussian.multi_speed),
     "langevin": damped,
-    "sphere": _of_shape(sphere.sphere),
-    "torus": _of_shape(torus.torus),
-    "rotations": _of_shape(rotations.rotations),
-    "hyperbolic": _of_shape(hyperbolic.brownian),
-    "half_line": _of_shape(half_line.cox_ingersoll_ross),
-    "squared_bessel": _of_shape(half_line.squared_bessel),
-    "counts": _of_shape(counts.birth_death),
-    "wright_fisher": _of_shape(wright_fisher.wright_fisher),
+    "sphere": _of_shape(sphere.sphere, "sphere"),
+    "torus": _of_shape(torus.torus, "torus"),
+    "rotations": _of_shape(rotations.rotations, "rotations"),
+    "hyperbolic": _of_shape(hyperbolic.brownian, "hyperbolic"),
+    "half_line": _of_shape(half_line.cox_ingersoll_ross, "half_line"),
+    "squared_bessel": _of_shape(half_line.squared_bessel, "half_line"),
+    "counts": _of_shape(counts.birth_death, "counts"),
+    "wright_fisher": _of_shape(wright_fisher.wright_fisher, "simplex"),
     "table": table,
     "poses": poses,
 }

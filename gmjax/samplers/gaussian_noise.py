@@ -45,7 +45,7 @@ def ancestral(path: GaussianPath, read: Read, variance: str = "small") -> Steppe
         if variance == "learned" and fraction is None:
             raise UserError(
                 "config.sample.variance='learned' needs a network with"
-                " config.loss.learned_variance=True"
+                " config.loss.variance='learned'"
             )
         left = (1 - c.decay) * (1 + c.decay)
         mean = _ancestral_mean(c, x, x0)
@@ -98,7 +98,7 @@ def exponential(path: GaussianPath, read: Read) -> Stepper:
         grid = jnp.linspace(0.0, 1.0, 11)
         total = path.alpha(grid) ** 2 + path.sigma(grid) ** 2
     # A path that is being learned cannot be looked at.
-    if not isinstance(total, jax.core.Tracer) and not np.allclose(total, 1, atol=1e-4):
+    if not isinstance(total, jax.core.Tracer) and not np.allclose(np.asarray(total), 1, atol=1e-4):
         raise UserError(
             "config.sample.name='exponential' needs a variance-preserving path; valid:"
             " ddpm, log_snr_linear, trigonometric, vp_cosine, vp_linear"

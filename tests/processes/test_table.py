@@ -96,3 +96,8 @@ def test_a_lift_gives_data_back_and_its_entropy_is_that_of_the_velocity():
 def test_langevin_refuses_a_start_without_noise():
     with pytest.raises(UserError, match="config.process.gamma=0.0 must be positive"):
         PROCESSES["langevin"](schedules.constant(), FLAT, gamma=0.0)
+
+
+def test_data_of_another_kind_are_refused():
+    with pytest.raises(UserError, match="for data of kind 'torus'; these are of kind 'sphere'"):
+        PROCESSES["torus"](schedules.constant(), DataSpec((3,), 0, "sphere"))
