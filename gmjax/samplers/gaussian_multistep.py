@@ -206,8 +206,8 @@ def _integrals(h: Array, last: int) -> list[Array]:
     """p_0 .. p_last, p_k = int_0^h e^{-(h-u)} u^k / k! du, without cancellation at small h."""
     p = [-jnp.expm1(-h)]
     for k in range(1, last + 1):
-        terms = ((-1.0) ** j * h ** (j + k + 1) / math.factorial(j + k + 1) for j in range(10))
-        p.append(jnp.where(h < 0.5, sum(terms), h**k / math.factorial(k) - p[-1]))
+        terms = ((-1.0) ** j * h ** (j + k + 1) / _factorial(j + k + 1) for j in range(10))
+        p.append(jnp.where(h < 0.5, sum(terms), h**k / _factorial(k) - p[-1]))
     return p
 
 
@@ -221,6 +221,10 @@ def _weights(h: Array, gaps: Array, known: int, has_end: bool) -> Array:
     if len(used) < 2:
         return jnp.zeros_like(gaps).at[used].set(0.5)
     p, powers = _integrals(h, len(used)), range(len(used))
-    right = jnp.stack([math.factorial(k + 1) * p[k + 1] / (p[0] * h ** (k + 1)) for k in powers])
+    right = jnp.stack([_factorial(k + 1) * p[k + 1] / (p[0] * h ** (k + 1)) for k in powers])
     matrix = jnp.stack([(-gaps[used]) ** k for k in powers])
     return jnp.zeros_like(gaps).at[used].set(jnp.linalg.solve(matrix, right))
+
+
+def _factorial(n: int) -> float:
+    return float(math.factorial(n))  # as an integer it would overflow int32

@@ -164,9 +164,9 @@ def test_the_corrector_is_its_formula_and_repairs_an_error(monkeypatch):
 
 
 ENDS = [(solver, path) for solver in gaussian.SOLVERS for path in ("linear", "karras")]
-ENDS += [
-    (s, p) for s in ("exponential", "dpmpp_2m", "unipc") for p in ("trigonometric", "vp_linear")
-]
+VARIANCE_PRESERVING = ("trigonometric", "vp_linear")
+ENDS += [(s, p) for s in ("exponential", "dpmpp_2m", "unipc") for p in VARIANCE_PRESERVING]
+ENDS += [("unipc 3", "linear"), ("ancestral large", "linear")]
 
 
 @pytest.mark.parametrize("name, path_name", ENDS)
@@ -184,7 +184,8 @@ def test_runs_end_to_end_from_noise_to_data(name, path_name):
         jax.debug.callback(lambda: calls.append(1))
         return exact(x, t, cond)
 
-    stepper = gaussian.SOLVERS[name](path, reader(path, "x0"))
+    options = {"unipc 3": {"order": 3}, "ancestral large": {"variance": "large"}}.get(name, {})
+    stepper = gaussian.SOLVERS[name.split()[0]](path, reader(path, "x0"), **options)
     grid = "karras" if path_name == "karras" else "uniform"
     # Euler in t is poor where sigma spans five decades.
     times = path_grid(grid, 200 if (name, path_name) == ("euler", "karras") else 24, path)
