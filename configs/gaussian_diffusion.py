@@ -28,15 +28,15 @@ def digits() -> ConfigDict:
                 "steps": 0,  # T discrete steps; 0: continuous time
                 "variance": "small",  # of discrete steps: small, large or learned
                 "variance_weight": 1e-3,
-                "t_min": 1e-3,
+                "t_min": 3e-3,
                 "times": "uniform",  # or log_snr, log_normal, logit_normal
                 "mean": 0.0,
                 "std": 1.0,  # of the two last
                 "spread": "stratified",
-                "data_std": 0.8,
+                "data_std": 1.0,
                 "label_dropout": 0.1,
             },
-            "network": sections.network("unet", channels=(32, 64), mixer=256, dropout=0.1),
+            "network": sections.network("unet", channels=(32, 64), mixer=256, waves=4, dropout=0.1),
             "optimizer": {
                 "name": "adamw",
                 "learning_rate": 2e-3,
@@ -116,7 +116,7 @@ def variational() -> ConfigDict:
     """The digits by the bound itself, with a learned schedule (Kingma et al. 2021)."""
     config = digits()
     config.path = sections.path("learned", high=10.0, low=-8.0)
-    config.loss.update(weighting="likelihood", t_min=1e-3)
+    config.loss.weighting = "likelihood"
     return config
 
 
@@ -124,7 +124,7 @@ def edm() -> ConfigDict:
     """The digits with the settings of Karras et al. (2022): preconditioning, noise levels, Heun."""
     config = digits()
     config.path = sections.path("karras", low=0.01, high=80.0)
-    config.loss.update(head="edm", times="log_normal", mean=-1.2, std=1.2)
+    config.loss.update(head="edm", times="log_normal", mean=-1.2, std=1.2, data_std=0.8)
     config.sample.update(name="edm", steps=18, grid="uniform")
     return config
 
@@ -133,9 +133,8 @@ def mnist() -> ConfigDict:
     """MNIST at 256 grey levels; hours on two cores."""
     config = digits()
     config.data = sections.dataset("mnist")
-    config.loss.data_std = 0.6
     config.network = sections.network(
-        "unet", channels=(64, 128, 128), blocks=2, attention=(2,), dropout=0.1
+        "unet", channels=(64, 128, 128), blocks=2, attention=(2,), waves=8, dropout=0.1
     )
     config.optimizer.update(learning_rate=2e-4, warmup=1000, ema=0.9999)
     config.train.update(steps=100_000, batch_size=128, checkpoint_every=5000, log_every=200)
@@ -148,7 +147,7 @@ def cifar10() -> ConfigDict:
     """CIFAR-10 from TFDS with the settings of Ho et al. (2020); for accelerators."""
     config = ddpm()
     config.data = sections.dataset("cifar10")
-    config.loss.update(data_std=0.5, variance="large")
+    config.loss.variance = "large"
     config.network = sections.network(
         "unet", channels=(128, 256, 256, 256), blocks=2, attention=(1,), dropout=0.1
     )
@@ -173,7 +172,7 @@ def imagenet64() -> ConfigDict:
         kind="image",
         ordinal=True,
     )
-    config.loss.update(data_std=0.5, times="logit_normal", weighting="sigmoid")
+    config.loss.update(times="logit_normal", weighting="sigmoid")
     config.network = sections.network(
         "transformer", width=768, blocks=12, heads=12, patch=4, dtype="bfloat16"
     )
@@ -190,7 +189,6 @@ def toy() -> ConfigDict:
     """Two moons in the plane: density, vector field and film of the flow."""
     config = digits()
     config.data = sections.dataset("moons")
-    config.loss.update(data_std=1.0)
     config.network = sections.network("mlp", width=128, blocks=3)
     config.optimizer.update(learning_rate=1e-3, ema=0.999, weight_decay=0.0)
     config.train.update(steps=5000, batch_size=512)

@@ -48,12 +48,14 @@ SETTINGS = {
     "unet": {
         **{key: row for key, row in unet.SETTINGS.items() if key != "embed"},
         "mixer": settings.length(0),
+        "waves": settings.length(0),
         "dtype": DTYPE,
     },
     "transformer": {
         **{key: row for key, row in transformer.SETTINGS.items() if key != "embed"},
         "patch": settings.size(2),
         "positions": settings.choice("both", POSITIONS),
+        "waves": settings.length(0),
         "dtype": DTYPE,
     },
     "mlp": field.SETTINGS,
@@ -68,6 +70,7 @@ class UNet(nn.Module):
         outputs: numbers for every entry.
         num_classes: 0 where the data have no labels.
         channels, blocks, attention, mixer, dropout, remat, dtype: see `unet.UNet`.
+        waves: octaves of sines of the state beside it, for data on levels.
     """
 
     shape: tuple[int, ...]
@@ -79,6 +82,7 @@ class UNet(nn.Module):
     mixer: int
     dropout: float
     remat: bool
+    waves: int
     dtype: Any
 
     @nn.compact
@@ -86,7 +90,7 @@ class UNet(nn.Module):
         """See the class; dropout, when training, draws from the stream "dropout"."""
         x = _entering(x, self.shape)
         c = embeddings.Condition(4 * self.channels[0], self.num_classes)(t, cond)
-        h = nn.Conv(self.channels[0], (3, 3))(x)
+        h = nn.Conv(self.channels[0], (3, 3))(embeddings.octaves(x, int(self.waves)))
         h = unet.body(
             h,
             embeddings.add_context(c, cond),
@@ -112,6 +116,7 @@ class Transformer(nn.Module):
         outputs: numbers for every entry.
         num_classes: 0 where the data have no labels.
         positions: a name in `POSITIONS`; the entries of a vector have no order to turn by.
+        waves: octaves of sines of the state beside it, for data on levels.
         width, blocks, heads, expand, patch, dropout, attention_by, remat, dtype: see
             `transformer.Transformer`.
     """
@@ -128,6 +133,7 @@ class Transformer(nn.Module):
     attention_by: str
     remat: bool
     positions: str
+    waves: int
     dtype: Any
 
     @nn.compact
@@ -137,11 +143,12 @@ class Transformer(nn.Module):
         sides = _sides(self.shape)
         grid = [n // self.patch for n in sides]
         patches = transformer.patchify(x, self.patch, len(sides))
+        seen = embeddings.octaves(patches, int(self.waves))
         added, turned = POSITIONS[self.positions]
         turned = turned and len(self.shape) > 1
 
         c = embeddings.Condition(self.width, self.num_classes)(t, cond)
-        h = Dense(self.width)(patches.reshape(*patches.shape[:2], -1))
+        h = Dense(self.width)(seen.reshape(*seen.shape[:2], -1))
         h = h + embeddings.sinusoidal_positions(grid, self.width) if added else h
         h = transformer.body(
             h,

@@ -44,6 +44,23 @@ def time_features(t: Array, width: int, slowest: float = 1.0, fastest: float = 1
     return jnp.pad(waves, ((0, 0), (0, width % 2)))
 
 
+def octaves(x: Array, count: int) -> Array:
+    """x, sin(2^k pi x) and cos(2^k pi x), k = 1 .. count, along the last axis.
+
+    Data on levels are known exactly once noise is finer than the levels, which a network sees
+    only in features that vary as fast (Kingma et al. 2021, appendix C).
+
+    Args:
+        x: [..., C] of order one.
+        count: of octaves; 0 gives x.
+
+    Returns:
+        [..., C (1 + 2 count)].
+    """
+    angles = [2.0**k * np.pi * x for k in range(1, count + 1)]
+    return jnp.concatenate([x, *map(jnp.sin, angles), *map(jnp.cos, angles)], -1)
+
+
 class Condition(nn.Module):
     """One vector of time and class for each example, the same in every network; always float32.
 

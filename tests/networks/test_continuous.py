@@ -221,3 +221,14 @@ def test_sections_hold_every_key_and_keys_of_other_networks_do_not_count():
     spec = DataSpec((2,), 0)
     assert continuous.build(section, spec) == continuous.build({"name": "mlp", "width": 8}, spec)
     assert continuous.build(ConfigDict({"name": "mlp", "width": 8}), spec).network.width == 8
+
+
+def test_octaves_tell_levels_apart():
+    x = jnp.linspace(-1, 1, 9)[:, None]
+    seen = embeddings.octaves(x, 3)
+    assert seen.shape == (9, 7)
+    np.testing.assert_allclose(seen[:, 0], x[:, 0])
+    np.testing.assert_allclose(seen[:, 3], np.sin(8 * np.pi * x[:, 0]), atol=1e-5)
+    # Eight octaves of pi: every level is at the same phase of the last wave.
+    np.testing.assert_allclose(seen[:, 6], 1, atol=1e-5)
+    assert embeddings.octaves(x, 0) is not None and embeddings.octaves(x, 0).shape == (9, 1)
