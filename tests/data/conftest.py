@@ -236,6 +236,9 @@ MAKE = {
     "tree": lambda root: {},
     "poses": lambda root: {},
     "digit_counts": lambda root: {},
+    **dict.fromkeys(
+        ("eight_gaussians", "moons", "checkerboard", "moons_from_gaussians"), lambda root: {}
+    ),
     "banknote": make_banknote,
     "abalone_weights": make_abalone,
     "table": make_table,

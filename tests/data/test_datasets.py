@@ -7,6 +7,7 @@ from gmjax.types import UserError
 
 # These need no file.
 MADE = {"digits", "glyph", "rotations", "dirichlet", "tree", "poses", "digit_counts"}
+MADE |= {"eight_gaussians", "moons", "checkerboard", "moons_from_gaussians"}
 RANKS = sources.KINDS | sources.SPACES
 
 
