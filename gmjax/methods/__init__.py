@@ -9,6 +9,7 @@ from gmjax.methods import (
     flow_matching,
     gaussian_diffusion,
     markov_diffusion,
+    vae,
 )
 from gmjax.types import DataSpec, Method, lookup
 
@@ -18,6 +19,7 @@ METHODS: dict[str, Callable[..., Method]] = {
     "flow_matching": flow_matching.build,
     "gaussian_diffusion": gaussian_diffusion.build,
     "markov_diffusion": markov_diffusion.build,
+    "vae": vae.build,
 }
 
 
