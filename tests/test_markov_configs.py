@@ -11,7 +11,7 @@ from gmjax import data, methods
 from gmjax.types import UserError
 
 SYNTHETIC = {"rotations", "simplex", "counts", "hyperbolic", "poses", "smoke"}
-QUICK = {"smoke", "flood"}  # the others compile for longer
+QUICK = {"smoke"}  # the others compile for longer
 CASES = [
     pytest.param(preset, marks=() if preset in QUICK else pytest.mark.slow)
     for preset in markov_diffusion.PRESETS

@@ -3,11 +3,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from scipy.stats import multivariate_normal
 
 from gmjax.classical import laplace
 
 
+@pytest.mark.slow
 def test_a_linear_decoder_needs_one_draw():
     rng = np.random.default_rng(0)
     w, b, m, x = rng.normal(size=(5, 3)), rng.normal(size=5), rng.normal(size=3), rng.normal(size=5)

@@ -34,6 +34,7 @@ def test_the_error_falls_as_the_fourth_power_of_the_step():
     assert errors[0] / errors[1] > 8, errors
 
 
+@pytest.mark.slow
 def test_hutchinsons_estimate_is_unbiased():
     exact = log_prob(16, n=16)
     rough = log_prob(16, probes=512, n=16)

@@ -54,6 +54,7 @@ def test_the_continuous_bound_is_tight(name):
     assert worse > mean + 0.05
 
 
+@pytest.mark.slow
 def test_the_discrete_bound_tends_to_it_like_one_over_steps():
     """T (bound - log V) is the same at 100 and 400 steps, and variances above q's cost more."""
     gaps = {}

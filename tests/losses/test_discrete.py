@@ -132,6 +132,7 @@ def test_masked_bound_is_the_score_entropy_of_the_absorbing_chain():
     np.testing.assert_allclose(a, b, atol=1e-4 * float(jnp.abs(b).max()))
 
 
+@pytest.mark.slow
 def test_averaging_over_the_jump_is_exact():
     """E[Z(x) log R(y, x)] over x ~ q_t and a jump y equals the analytic average, by
     enumeration of every (x, y) for a chain whose exit rates differ."""

@@ -146,6 +146,7 @@ def test_a_learned_schedule_is_a_schedule():
         np.testing.assert_allclose(path.inverse(snr), t, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_learned_schedule_lowers_the_variance_and_not_the_bound():
     """For x0 ~ N(0, 1) and its exact denoiser: the integrand's variance falls, its mean stays."""
     levels = 5

@@ -133,6 +133,7 @@ def trained(digits):
     return train
 
 
+@pytest.mark.slow
 def test_a_linear_autoencoder_reaches_the_principal_plane(digits, trained):
     method, state = trained(3000, (), 4, 1437)
     exact = ppca.fit(jnp.asarray(scaled(digits.train), jnp.float32), 4)
@@ -147,6 +148,7 @@ def test_a_linear_autoencoder_reaches_the_principal_plane(digits, trained):
     assert abs(mse[0] / mse[1] - 1) < 1e-4
 
 
+@pytest.mark.slow
 def test_hidden_layers_beat_the_principal_plane(digits, trained):
     method, state = trained(600, (64, 32), 2, 256)
     found = method.evaluate(state, jax.random.key(0), take(digits.test))["mse"].mean()

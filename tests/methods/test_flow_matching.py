@@ -116,6 +116,7 @@ def test_labels_guide_a_flow():
     assert out.x.shape == (4, 2) and int(out.nfe) == 8
 
 
+@pytest.mark.slow
 def test_meanflow_takes_both_times():
     c = config("meanflow_moons")
     method, state = fresh(c, PLANE)

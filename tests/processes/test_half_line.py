@@ -181,6 +181,7 @@ def test_bound():
     assert z > oracles.Z and gap > 0
 
 
+@pytest.mark.slow
 @HEAVY
 def test_closed_forms_are_those_of_the_general_diffusion(process):
     """Reversal, velocity, phi and the score against what drift and noise alone give."""

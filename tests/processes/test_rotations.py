@@ -143,6 +143,7 @@ def test_mass_and_chapman_kolmogorov_by_quadrature(double):
         np.testing.assert_allclose(both, jnp.exp(dense(w, s + t)), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_kernel_solves_the_heat_equation_and_its_gradient_is_the_target(double):
     """d/dt log q = L* q / q at angle zero, near it, far and near the cut locus, both forms."""
     x0 = jnp.asarray(Rotation.random(random_state=3).as_matrix())

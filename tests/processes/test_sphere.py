@@ -37,6 +37,7 @@ def quadrature(rings=24, spokes=48):
     return jnp.asarray(nodes), jnp.asarray(np.repeat(w, spokes) * 2 * np.pi / spokes)
 
 
+@pytest.mark.slow
 @DIMS
 def test_generator_moves_the_kernel(dim):
     """d/dt q = L q, and target = grad log q, at a point, at the start and at its antipode."""

@@ -346,6 +346,7 @@ def test_three_losses_have_one_gradient():
             np.testing.assert_allclose(grads[2][name], grads[0][name], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_implicit_loss_is_the_general_one():
     """Value and gradient at the same draws."""
     p, schedule = process(3, linear, 0.5), linear(0.5)

@@ -21,6 +21,7 @@ def predict_each(world, kind):
     return lambda x, t, cond: world.outputs[kind](x, t)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", tiny.CHAINS)
 def test_reverse_simulation_has_the_marginal_at_t_min(name):
     """A chi-square test at level 1e-3; no candidate exceeds the bound."""
