@@ -214,16 +214,25 @@ def _integrals(h: Array, last: int) -> list[Array]:
 def _weights(h: Array, gaps: Array, known: int, has_end: bool) -> Array:
     """UniPC's weights of the divided differences, with `known` earlier predictions and the end.
 
-    They solve sum_m w_m (-g_m)^{k-1} = k! p_k / (p_0 h^k) for k = 1 .. their number, g being how
-    far back a prediction is; one alone has weight 1 / 2, as in the published algorithm.
+    They solve sum_m w_m z_m^k = b_k with b_k = (k + 1)! p_{k+1} / (p_0 h^{k+1}) for k below their
+    number, z being where a prediction was made, in steps from the present: w_m is the functional
+    b of Lagrange's polynomial that is one at z_m. One alone has weight 1 / 2, as published.
     """
-    used = np.asarray([*range(known), *([len(gaps) - 1] if has_end else [])], int)
+    used = [*range(known), *([len(gaps) - 1] if has_end else [])]
     if len(used) < 2:
-        return jnp.zeros_like(gaps).at[used].set(0.5)
-    p, powers = _integrals(h, len(used)), range(len(used))
-    right = jnp.stack([_factorial(k + 1) * p[k + 1] / (p[0] * h ** (k + 1)) for k in powers])
-    matrix = jnp.stack([(-gaps[used]) ** k for k in powers])
-    return jnp.zeros_like(gaps).at[used].set(jnp.linalg.solve(matrix, right))
+        return jnp.zeros_like(gaps).at[np.asarray(used, int)].set(0.5)
+    p = _integrals(h, len(used))
+    b = [_factorial(k) * p[k] / (p[0] * h**k) for k in range(1, len(used) + 1)]
+    weights = jnp.zeros_like(gaps)
+    for m in used:
+        polynomial, scale = [jnp.ones_like(h)], jnp.ones_like(h)
+        for z in (-gaps[i] for i in used if i != m):
+            shifted, lower = [jnp.zeros_like(h), *polynomial], [*polynomial, jnp.zeros_like(h)]
+            polynomial = [up - z * same for up, same in zip(shifted, lower, strict=True)]
+            scale = scale * (-gaps[m] - z)
+        total = sum(c * moment for c, moment in zip(polynomial, b, strict=True))
+        weights = weights.at[m].set(total / scale)
+    return weights
 
 
 def _factorial(n: int) -> float:
