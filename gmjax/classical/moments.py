@@ -19,8 +19,8 @@ from jax import lax
 
 from gmjax.types import Array, UserError
 
-ENTRIES = 800_000  # of a block: a few MB, which the caches of a core hold
-PANEL = 128  # columns
+ENTRIES = 400_000  # of a block: 1.6 MB of float32, which a core's cache holds
+PANEL = 112  # columns
 
 
 class Moments(NamedTuple):
@@ -64,13 +64,18 @@ def sweep(f: Callable[[Array, Array], tuple[Any, Any]], x: Array) -> tuple[Any, 
 
 
 def gram(x: Array) -> Array:
-    """x^T x of x [N, D]: [D, D], the upper half computed in panels and mirrored."""
-    d = x.shape[1]
-    if d <= PANEL:
+    """x^T x of x [N, D]: [D, D]; only the tiles on and above the diagonal are computed."""
+    starts = range(0, x.shape[1], PANEL)
+    if len(starts) == 1:
         return x.T @ x
-    rows = [jnp.pad(x[:, i : i + PANEL].T @ x[:, i:], ((0, 0), (i, 0))) for i in range(0, d, PANEL)]
-    upper = jnp.triu(jnp.concatenate(rows))
-    return upper + jnp.triu(upper, 1).T
+    columns = [x[:, i : i + PANEL] for i in starts]
+    tiles: dict[tuple[int, int], Array] = {}
+    for i, left in enumerate(columns):
+        for j in range(i, len(columns)):
+            tiles[i, j] = left.T @ columns[j]
+            tiles[j, i] = tiles[i, j].T
+    index = range(len(columns))
+    return jnp.concatenate([jnp.concatenate([tiles[i, j] for j in index], 1) for i in index])
 
 
 def moments(x: Array) -> Moments:
