@@ -7,8 +7,9 @@ A family is what a mixture does with second moments, K matrices S_k or what is k
     diagonal   the diagonals               [K, D]
     spherical  the means of the diagonals  [K]
 
-Diagonal and spherical squares are sums of (x - m_k)^2 themselves, not of the expanded products,
-which lose all digits where a variance is small beside the spread of the data.
+Diagonal squares are matrix products, x^2 P - 2 x (m P) + m^2 P, unless a variance is so small
+beside the spread of the data that these would cancel too many digits; then, and for spherical
+covariances, they are sums of (x - m_k)^2 themselves.
 """
 
 from collections.abc import Callable
@@ -21,15 +22,18 @@ from jax import lax
 from gmjax.classical.moments import gram
 from gmjax.types import Array
 
+CANCEL = 1e-4  # relative rounding of a variance by expanded squares that is still allowed
+
 
 class Family(NamedTuple):
     """How covariances of one shape are used; c: covariances or sums of them, w, r: weights."""
 
-    prepare: Callable[[Array], Any]  # c -> factors
+    prepare: Callable[..., Any]  # (c, m [K, D]) -> factors
     half_logdet: Callable[..., Array]  # (factors, D) -> [K] or [], log|S_k| / 2
     trace: Callable[..., Array]  # (factors, D) -> [K] or [], tr S_k^{-1}
     square: Callable[..., Array]  # (factors, m [K, D], x [B, D]) -> [B, K], (x-m)^T S^{-1} (x-m)
-    second: Callable[..., Array]  # (r [B, K], x [B, D], m [K, D]) -> sum_n r_nk (x-m_k)(x-m_k)^T
+    # (factors or None, r [B, K], x [B, D], m [K, D]) -> sum_n r_nk (x-m_k)(x-m_k)^T
+    second: Callable[..., Array]
     outer: Callable[..., Array]  # (w [K], d [K, D]) -> w_k d_k d_k^T, a sum like `second`
     normalise: Callable[..., Array]  # (sums, w [K]) -> c
     sums: Callable[..., Array]  # (c, w [K]) -> sums: the inverse
@@ -87,7 +91,7 @@ def _full_square(f: Factors, m: Array, x: Array) -> Array:
     return _per_component(one, f.inverse, m).T
 
 
-def _full_second(r: Array, x: Array, m: Array) -> Array:
+def _full_second(f: Factors | None, r: Array, x: Array, m: Array) -> Array:
     return _per_component(lambda r, m: gram(jnp.sqrt(r)[:, None] * (x - m)), r.T, m)
 
 
@@ -97,7 +101,7 @@ def _tied_square(f: Factors, m: Array, x: Array) -> Array:
     return _per_component(lambda c: jnp.sum((y - c) ** 2, 1), centre).T
 
 
-def _tied_second(r: Array, x: Array, m: Array) -> Array:
+def _tied_second(f: Factors | None, r: Array, x: Array, m: Array) -> Array:
     """sum_nk r_nk (x_n - m_k)(x_n - m_k)^T, with e_n = sum_k r_nk m_k, as
 
         sum_n (x_n - e_n)(x_n - e_n)^T + sum_{k<l} (r^T r)_kl (m_k - m_l)(m_k - m_l)^T:
@@ -111,16 +115,46 @@ def _tied_second(r: Array, x: Array, m: Array) -> Array:
     return gram(r.sum(1)[:, None] * (x - middle) - r @ m) + m.T @ laplacian @ m
 
 
-def _precision(c: Array) -> Array:
+class Precisions(NamedTuple):
+    """Inverse variances [K, D], and whether expanded squares keep enough digits."""
+
+    values: Array
+    plain: Array  # [] bool
+
+
+def _precisions(c: Array, m: Array) -> Precisions:
+    values = _inverse(c)
+    spread = jnp.mean(c, 0) + jnp.var(m, 0)
+    return Precisions(values, jnp.max(spread * values) * jnp.finfo(c.dtype).eps < CANCEL)
+
+
+def _inverse(c: Array) -> Array:
     return 1 / jnp.maximum(c, 1e-30)
 
 
-def _diagonal_square(precision: Array, m: Array, x: Array) -> Array:
-    return _per_component(lambda p, m: (x - m) ** 2 @ p, precision, m).T
+def _diagonal_square(f: Precisions, m: Array, x: Array) -> Array:
+    def expanded():
+        middle = m.mean(0)
+        u, e = x - middle, m - middle
+        scaled = e * f.values
+        return jnp.maximum(u**2 @ f.values.T - 2 * u @ scaled.T + jnp.sum(e * scaled, 1), 0.0)
+
+    def direct():
+        return _per_component(lambda p, m: (x - m) ** 2 @ p, f.values, m).T
+
+    return lax.cond(f.plain, expanded, direct)
 
 
-def _diagonal_second(r: Array, x: Array, m: Array) -> Array:
-    return _per_component(lambda r, m: r @ (x - m) ** 2, r.T, m)
+def _diagonal_second(f: Precisions | None, r: Array, x: Array, m: Array) -> Array:
+    def expanded():
+        middle = m.mean(0)
+        u, e = x - middle, m - middle
+        return jnp.maximum(r.T @ u**2 - 2 * e * (r.T @ u) + r.sum(0)[:, None] * e**2, 0.0)
+
+    def direct():
+        return _per_component(lambda r, m: r @ (x - m) ** 2, r.T, m)
+
+    return direct() if f is None else lax.cond(f.plain, expanded, direct)
 
 
 def _distance(m: Array, x: Array) -> Array:
@@ -129,7 +163,7 @@ def _distance(m: Array, x: Array) -> Array:
 
 
 FULL = Family(
-    prepare=lambda c: lax.map(_factor, c),
+    prepare=lambda c, m: lax.map(_factor, c),
     half_logdet=lambda f, d: f.half_logdet,
     trace=lambda f, d: jnp.sum(f.inverse**2, (1, 2)),
     square=_full_square,
@@ -155,7 +189,7 @@ def _colour_each(lower: Array, label: Array, e: Array) -> Array:
 
 
 TIED = Family(
-    prepare=_factor,
+    prepare=lambda c, m: _factor(c),
     half_logdet=lambda f, d: f.half_logdet,
     trace=lambda f, d: jnp.sum(f.inverse**2),
     square=_tied_square,
@@ -169,9 +203,9 @@ TIED = Family(
     size=lambda k, d: d * (d + 1) // 2,
 )
 DIAGONAL = Family(
-    prepare=_precision,
-    half_logdet=lambda p, d: -0.5 * jnp.log(p).sum(1),
-    trace=lambda p, d: p.sum(1),
+    prepare=_precisions,
+    half_logdet=lambda f, d: -0.5 * jnp.log(f.values).sum(1),
+    trace=lambda f, d: f.values.sum(1),
     square=_diagonal_square,
     second=_diagonal_second,
     outer=lambda w, d: w[:, None] * d**2,
@@ -183,11 +217,11 @@ DIAGONAL = Family(
     size=lambda k, d: k * d,
 )
 SPHERICAL = Family(
-    prepare=_precision,
+    prepare=lambda c, m: _inverse(c),
     half_logdet=lambda p, d: -0.5 * d * jnp.log(p),
     trace=lambda p, d: d * p,
     square=lambda p, m, x: _distance(m, x) * p,
-    second=lambda r, x, m: jnp.sum(r * _distance(m, x), 0) / x.shape[1],
+    second=lambda f, r, x, m: jnp.sum(r * _distance(m, x), 0) / x.shape[1],
     outer=lambda w, d: w * jnp.mean(d**2, 1),
     normalise=lambda s, w: s / w,
     sums=lambda c, w: c * w,

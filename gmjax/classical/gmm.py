@@ -19,7 +19,7 @@ and its EM steps are those above with these r and S_k' + jitter I: no noise is e
 
 import math
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -159,7 +159,8 @@ def responsibilities(
     params: Params, x: Array, covariance: str = "full", jitter: float = 0.0
 ) -> Array:
     """p(k | x) of x [N, D]: [N, K]."""
-    joint = _joint(params, lookup(FAMILIES, covariance, "covariance"), jitter)
+    family = lookup(FAMILIES, covariance, "covariance")
+    joint = _joint(params, family, _factors(params, family), jitter)
     return sweep(lambda rows, fresh: (None, jax.nn.softmax(joint(rows))), x)[1]
 
 
@@ -213,9 +214,12 @@ def _log_weights(weights: Array) -> Array:
     return jnp.log(jnp.maximum(weights, jnp.finfo(weights.dtype).tiny))
 
 
-def _joint(params: Params, family: Family, jitter):
+def _factors(params: Params, family: Family) -> Any:
+    return family.prepare(params.covariances, params.means)
+
+
+def _joint(params: Params, family: Family, factors, jitter):
     """rows [B, D] -> log(pi_k N(x; m_k, S_k)) and the cost of jitter: [B, K]."""
-    factors = family.prepare(params.covariances)
     d = params.means.shape[1]
     constant = _log_weights(params.weights) - 0.5 * d * math.log(2 * math.pi)
     constant -= family.half_logdet(factors, d) + 0.5 * jitter * family.trace(factors, d)
@@ -229,18 +233,19 @@ def _joint(params: Params, family: Family, jitter):
 
 
 def _log_likelihood(params: Params, x: Array, family: Family, jitter) -> Array:
-    joint = _joint(params, family, jitter)
+    joint = _joint(params, family, _factors(params, family), jitter)
     return sweep(lambda rows, fresh: (None, jax.nn.logsumexp(joint(rows), 1)), x)[1]
 
 
 def _step(params: Params, x: Array, family: Family, floor, jitter) -> tuple[Params, Array]:
-    joint = _joint(params, family, jitter)
+    factors = _factors(params, family)
+    joint = _joint(params, family, factors, jitter)
 
     def block(rows, fresh):
         scores = joint(rows)
         loglik = jax.nn.logsumexp(scores, 1)
         r = jnp.exp(scores - loglik[:, None]) * fresh[:, None]
-        return _statistics(r, rows, params.means, family), loglik
+        return _statistics(r, rows, params.means, family, factors), loglik
 
     stats, loglik = sweep(block, x)
     new = _maximise(stats, params.means, family, floor + jitter)
@@ -249,11 +254,13 @@ def _step(params: Params, x: Array, family: Family, floor, jitter) -> tuple[Para
     return new, loglik.mean()
 
 
-def _statistics(r: Array, rows: Array, means: Array, family: Family) -> Statistics:
+def _statistics(
+    r: Array, rows: Array, means: Array, family: Family, factors: Any = None
+) -> Statistics:
     counts = r.sum(0)
     middle = means.mean(0)  # rows far from the origin lose nothing
     first = r.T @ (rows - middle) - counts[:, None] * (means - middle)
-    return Statistics(counts, first, family.second(r, rows, means))
+    return Statistics(counts, first, family.second(factors, r, rows, means))
 
 
 def _maximise(stats: Statistics, means: Array, family: Family, floor) -> Params:

@@ -224,6 +224,21 @@ def test_constant_columns_and_points_beyond_all_numbers_give_no_nan(digits, name
     assert np.isfinite(value) and np.isfinite(slope).all()
 
 
+def test_diagonal_squares_are_the_same_expanded_and_not(flat):
+    x, params = jnp.asarray(flat[0][:70]), begin(flat[0], "diagonal")
+    family = FAMILIES["diagonal"]
+    factors = family.prepare(params.covariances, params.means)
+    r = gmm.responsibilities(params, x, "diagonal")
+    assert factors.plain
+    wary = factors._replace(plain=jnp.asarray(False))
+    for f in (family.square, lambda f, m, x: family.second(f, r, x, m)):
+        np.testing.assert_allclose(
+            f(factors, params.means, x), f(wary, params.means, x), rtol=1e-10
+        )
+    narrow = family.prepare(params.covariances.astype(jnp.float32) * 1e-8, params.means)
+    assert not narrow.plain
+
+
 def test_a_matrix_without_a_factor_gets_one():
     c = jnp.ones((40, 40), jnp.float32)
     lower = cholesky(c)
