@@ -66,5 +66,6 @@ def build(config: dict[str, Any], path: GaussianPath, read: Read) -> Stepper:
     own = {k: config[k] for k in KEYS[config["name"]] if config.get(k) is not None}
     stepper = make(path, read, **own)
     if config.get("corrector_steps"):
-        return corrected(stepper, path, read, config.get("snr", 0.16), config["corrector_steps"])
+        snr = config.get("snr")  # None where a configuration leaves it to the default
+        return corrected(stepper, path, read, 0.16 if snr is None else snr, config["corrector_steps"])
     return stepper

@@ -19,7 +19,7 @@ def small(preset, **changes):
     """The preset with a small network and few of everything."""
     config = jobs.get_config(preset).unlock()
     sizes = {
-        "unet": {"channels": (8, 16), "blocks": 1, "mixer": 0},
+        "unet": {"channels": (8, 16), "blocks": 1, "mixer": 0, "attention": (1,)},
         "transformer": {"width": 16, "blocks": 1, "heads": 2},
         "mlp": {"width": 16, "blocks": 1},
     }
