@@ -20,7 +20,6 @@ import numpy as np
 
 from gmjax.likelihoods import importance, observations
 from gmjax.losses import variational
-from gmjax.methods import levels
 from gmjax.methods.combinators import State, from_loss, optimizer
 from gmjax.methods.settings import accumulation, condition, positive
 from gmjax.networks import vae
@@ -67,10 +66,11 @@ def model(config: Config, spec: DataSpec) -> Model:
         raise UserError("config.sample.noise=False: values in no order have no mean; valid: True")
     classes = spec.num_classes if config.labels else 0
     network = vae.build(config.network, spec.shape, law.channels, classes)
-    scaled, _ = levels.codec(seen)
+    unit = max(seen.num_values - 1, 1)
 
     def enter(x):
-        return jax.nn.one_hot(x, seen.num_values) if unordered else scaled(x)
+        # Levels on [0, 1]: paper is silent. On [-1, 1] it moves every unit at every step.
+        return jax.nn.one_hot(x, seen.num_values) if unordered else x / unit
 
     def init(key):
         label = jnp.zeros(1, jnp.int32) if classes else None
