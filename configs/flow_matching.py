@@ -12,8 +12,6 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import sections
-from gmjax import networks
-from gmjax.networks import continuous
 from gmjax.types import lookup
 
 
@@ -23,13 +21,6 @@ def _path(name: str, **values: Any) -> ConfigDict:
         ("strength", "radius", "delta", "start", "end", "alpha_min", "low", "high", "scale"), 1.0
     )
     return sections.section({**keys, "power": 1.0, "share": "", "classes": ""}, name=name, **values)
-
-
-def _network(name: str, **values: Any) -> ConfigDict:
-    """`config.network`; every key of every network may be given."""
-    tables = [*networks.SETTINGS.values(), *continuous.SETTINGS.values()]
-    keys = {key: row.default for own in tables for key, row in own.items()}
-    return sections.section(keys, name=name, **values)
 
 
 def digits() -> ConfigDict:
@@ -61,7 +52,7 @@ def digits() -> ConfigDict:
                 "share": 0.25,  # of examples with two times, and the
                 "power": 1.0,  # weight's exponent, of MeanFlow
             },
-            "network": _network("unet", channels=(32, 64), mixer=256, dropout=0.1),
+            "network": sections.network("unet", channels=(32, 64), mixer=256, dropout=0.1),
             "optimizer": {
                 "name": "adamw",
                 "learning_rate": 3e-3,
@@ -87,6 +78,7 @@ def digits() -> ConfigDict:
                 "likelihood": "flow",  # elbo of discrete data; loss where there is neither
                 "steps": 16,  # of the flow's integration, four evaluations each
                 "probes": 1,  # 0: exact divergence; else Hutchinson's directions
+                "probe": "rademacher",  # their law; or gaussian
                 "times": 32,  # of the bound and of the loss
                 "batch_size": 120,
                 "limit": 0,  # 0: all
@@ -112,7 +104,7 @@ def digits() -> ConfigDict:
 def smoke() -> ConfigDict:
     """Seconds: every part of the job on the digits, far too short to learn them."""
     config = digits()
-    config.network = _network("mlp", width=32, blocks=1, frequencies=8)
+    config.network = sections.network("mlp", width=32, blocks=1, frequencies=8)
     config.train.update(steps=20, batch_size=16, log_every=5, checkpoint_every=10)
     config.evaluate.update(steps=2, limit=60, batch_size=60)
     config.sample.update(steps=4, num_samples=64, batch_size=64)
@@ -123,7 +115,7 @@ def discrete() -> ConfigDict:
     """The digits as 17 grey levels, masked, with the discrete job's network."""
     config = digits()
     config.path = _path("masked")
-    config.network = _network("unet", smoothing=1.5, dropout=0.1)
+    config.network = sections.network("unet", smoothing=1.5, dropout=0.1)
     config.evaluate.likelihood = "elbo"
     config.sample.update(name="euler", steps=64)
     return config
@@ -151,7 +143,7 @@ def shakespeare() -> ConfigDict:
     """128 characters of tiny Shakespeare, masked, with a transformer."""
     config = discrete()
     config.data = sections.dataset("shakespeare", length=128)
-    config.network = _network("transformer", width=192, blocks=6, heads=6, dropout=0.1)
+    config.network = sections.network("transformer", width=192, blocks=6, heads=6, dropout=0.1)
     config.optimizer.update(learning_rate=1e-3, warmup=200, ema=0.999)
     config.train.update(steps=10_000, checkpoint_every=1000)
     config.evaluate.update(times=8, batch_size=64, limit=256)
@@ -163,7 +155,7 @@ def _field(data: ConfigDict, path: ConfigDict, **network: Any) -> ConfigDict:
     """Small states: a residual MLP, exact divergence."""
     config = digits()
     config.data, config.path = data, path
-    config.network = _network("mlp", **{"width": 256, "blocks": 3, **network})
+    config.network = sections.network("mlp", **{"width": 256, "blocks": 3, **network})
     config.optimizer.update(learning_rate=1e-3, warmup=100, weight_decay=0.0, ema=0.999)
     config.train.update(steps=5000, batch_size=512, log_every=100, checkpoint_every=1000)
     config.evaluate.update(steps=32, probes=0, batch_size=256, limit=1024)

@@ -64,6 +64,7 @@ def digits() -> ConfigDict:
                 "steps": 64,  # of the flow, four evaluations each
                 "grid": "log_snr",  # of the flow
                 "probes": 1,  # of the flow's divergence; 0: exactly
+                "probe": "rademacher",  # their law; or gaussian
                 "batch_size": 120,
                 "limit": 0,  # 0: all
             },

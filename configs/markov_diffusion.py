@@ -59,6 +59,7 @@ def _job(data: ConfigDict, process: ConfigDict, **network: Any) -> ConfigDict:
                 "likelihood": "flow",  # or elbo
                 "steps": 64,  # of the flow's integration, four evaluations each
                 "probes": 0,  # 0: exact divergence; else Hutchinson's directions
+                "probe": "rademacher",  # their law; or gaussian
                 "times": 32,  # of the bound
                 "batch_size": 256,
                 "limit": 1024,  # 0: all

@@ -9,6 +9,8 @@ data set, and written to the work directory:
     density.png     the model's density where the space is a surface that can be drawn
     field.png       the probability flow of a law in the plane
     noise.png       the loss against the log-SNR, of methods that have one
+    reconstruction.png, traversal.png, codes.png, log_weights.png
+                    what a model with codes makes of held-out data
     samples.npy     the samples, [n, *S]
     samples.txt     the same as text, where the data are text
     results.json    every figure
@@ -25,7 +27,7 @@ import numpy as np
 
 from gmjax import data
 from gmjax.data import batches
-from gmjax.metrics import film, maps, plots, report, samples, two_sample
+from gmjax.metrics import codes, film, maps, plots, report, samples, two_sample
 from gmjax.metrics.bits import mean_and_error
 from gmjax.training import sharding, workdir
 from gmjax.types import Dataset, DataSpec, Method, PyTree, UserError
@@ -34,6 +36,7 @@ RESULTS = "results.json"
 LARGEST = 10_000  # examples of a split that the report looks at
 CELLS = 48  # of a density, along an axis
 PROFILED = 256  # examples on which the loss by noise level is measured
+VIEWED = 1000  # examples that pictures of codes are made of
 
 
 def evaluator(
@@ -258,7 +261,7 @@ def judged_pictures(
     drawn: dict[str, Any],
     test: dict[str, np.ndarray],
 ) -> None:
-    """density.png, field.png and noise.png, where the method and the space have them."""
+    """density.png, field.png, noise.png and views, where the method and the space have them."""
     spec, key, x = dataset.spec, jax.random.key(config.seed + 3), test["x"]
     flat = spec.kind in maps.SIZES and spec.shape == (maps.SIZES[spec.kind],)
     if flat and set(test) == {"x"} and config.evaluate.likelihood != "loss":
@@ -272,8 +275,12 @@ def judged_pictures(
     if flat and spec.kind == "euclidean" and field and drawn["trajectory"] is not None:
         velocity = jax.jit(lambda x, t: field(state, x, jax.numpy.full(len(x), t)))
         maps.field(directory / "field.png", velocity, drawn["trajectory"], drawn["times"], x)
+    first = lambda n: {name: column[:n] for name, column in test.items()}
+    if method.views:
+        few = first(VIEWED)
+        codes.draw(directory, jax.device_get(jax.jit(method.views)(state, key, few)), few, spec)
     if method.profile:
-        few = {name: column[:PROFILED] for name, column in test.items()}
+        few = first(PROFILED)
         found = jax.device_get(jax.jit(method.profile)(state, key, few))
         plots.noise_curve(directory / "noise.png", found["log_snr"], found["loss"])
 
@@ -305,7 +312,8 @@ def show(results: dict[str, Any], directory: Path) -> None:
 
     console = Console()
     console.print(report.table(results))
-    console.print(f"{directory}: samples.png, film.gif, results.json", soft_wrap=True)
+    written = sorted(path.name for path in directory.glob("*.[pg][ni][gf]"))
+    console.print(f"{directory}: {', '.join([*written, RESULTS])}", soft_wrap=True)
 
 
 def _lines(path: Path) -> list[str]:

@@ -61,7 +61,9 @@ class Space(NamedTuple):
     log: Callable[[Array, Array], Array]  # (x, y) -> v, the shortest with exp(x, v) = y
     inner: Callable[[Array, Array, Array], Array]  # (x, u, v) -> [], the metric of tangents
     frame: Callable[[Array], Array]  # x -> e [K, *S], sum_k e_k e_k^T = the inverse metric
-    noise: Callable[[Key, Array], Array]  # (key, x) -> a standard normal tangent vector
+    # (key, x) -> a standard normal tangent vector; (key, x, draw) one of the law of `draw`, of
+    # mean zero and variance one, such as jax.random.rademacher
+    noise: Callable[..., Array]
     uniform: Distribution | None  # the normalised volume, where it is finite
     embed: Callable[[Array], Array]  # x -> [F], smooth features of order one for a network
 
@@ -157,6 +159,8 @@ class Method(NamedTuple):
     field: Callable[..., Array] | None = None
     # (state, key, batch) -> {"log_snr": [M], "loss": [M]}, the loss by noise level
     profile: Callable[..., dict[str, Array]] | None = None
+    # (state, key, batch) -> {name: array}, what it makes of examples, drawn by `metrics.codes`
+    views: Callable[..., dict[str, Array]] | None = None
 
 
 class Samples(NamedTuple):

@@ -19,17 +19,21 @@ import jax.numpy as jnp
 
 from gmjax.processes.observed import batch_size
 from gmjax.spaces.product import product
-from gmjax.types import Array, Cond, Key, Predict, Process, PyTree
+from gmjax.types import Array, Cond, Key, Predict, Process, PyTree, lookup
 
 LogLikelihood = Callable[[Predict, Key, PyTree, Cond], Array]
 
+PROBES = {"rademacher": jax.random.rademacher, "gaussian": jax.random.normal}
 
-def log_likelihood(process: Process, times: Array, probes: int = 0) -> LogLikelihood:
+
+def log_likelihood(
+    process: Process, times: Array, probes: int = 0, law: str = "rademacher"
+) -> LogLikelihood:
     """log p_s(x) under a score network, s the least of `times`, in nats in the reference measure.
 
     Args:
         process: on one space, with a velocity.
-        times, probes: see `along`.
+        times, probes, law: see `along`.
 
     Returns:
         See `along`; `predict` gives what the process reads as a score.
@@ -45,7 +49,7 @@ def log_likelihood(process: Process, times: Array, probes: int = 0) -> LogLikeli
         score = process.read(out, x, t)  # type: ignore[misc]
         return of(lambda x, t: score)(x, t)
 
-    return along(process.space, velocity, process.base.log_prob, times, probes)
+    return along(process.space, velocity, process.base.log_prob, times, probes, law)
 
 
 def along(
@@ -54,6 +58,7 @@ def along(
     log_base: Callable[[PyTree], Array],
     times: Array,
     probes: int = 0,
+    law: str = "rademacher",
 ) -> LogLikelihood:
     """log p_s(x) of each example, s the least of `times`, in nats in the reference measure.
 
@@ -64,12 +69,20 @@ def along(
         times: [N + 1], decreasing, as the samplers' grids; 4 N evaluations.
         probes: 0: the divergence exactly, by one derivative a frame vector; else Hutchinson's
             estimator with so many random directions, fixed along the path.
+        law: of the directions, a name in `PROBES`. With A the symmetric part of the derivative
+            in the frame, normal ones have variance 2 |A|^2, signs that without the diagonal.
 
     Returns:
         (predict, key, x [B, *S], cond) -> [B]. Differentiable in what `predict` closes over.
+
+    Raises:
+        UserError: an unknown law.
+
+    Source: Hutchinson (1990) with signs; Grathwohl et al. (2019) for fixed directions.
     """
+    draw = lookup(PROBES, law, "config.evaluate.probe")
     space = product(space) if isinstance(space, Mapping) else space
-    tree = jax.tree.map
+    tree, noise = jax.tree.map, lambda key, x: space.noise(key, x, draw)
 
     def log_prob(predict: Predict, key: Key, x: PyTree, cond: Cond) -> Array:
         size = batch_size(x)
@@ -85,7 +98,7 @@ def along(
                 frame = jax.vmap(space.frame)(x)
                 return tree(lambda e: jnp.moveaxis(e, 1, 0), frame), 1.0
             keys = jax.random.split(key, (probes, size))
-            return jax.vmap(lambda k: jax.vmap(space.noise)(k, x))(keys), 1 / probes
+            return jax.vmap(lambda k: jax.vmap(noise)(k, x))(keys), 1 / probes
 
         def rates(x, t):
             at = jax.vmap(space.project)(x)

@@ -27,7 +27,7 @@ from gmjax.losses.times import SPREADS
 from gmjax.methods import flow_worlds
 from gmjax.methods.combinators import State, from_loss, optimizer
 from gmjax.methods.flow_worlds import World
-from gmjax.methods.settings import accumulation, positive
+from gmjax.methods.settings import accumulation, condition, labelled, positive
 from gmjax.networks import continuous, embeddings, field
 from gmjax.paths import couplings, mixture
 from gmjax.paths.conditional import Path
@@ -49,7 +49,7 @@ def build(config: Config, spec: DataSpec) -> Method:
     Raises:
         UserError: a name that is in no table, or a value that is not valid.
     """
-    world, labels, c = flow_worlds.build(config, spec), _labels(config, spec), config.loss
+    world, labels, c = flow_worlds.build(config, spec), labelled(config, spec), config.loss
     couple = couplings.build(config.coupling, world.path.space)
     start_network, predictor = build_network(config, spec, world)
     train_loss = _loss(config, world, couple)
@@ -65,7 +65,7 @@ def build(config: Config, spec: DataSpec) -> Method:
 
     def loss(params, key, batch):
         key_loss, key_drop, key_label, key_bin = jax.random.split(key, 4)
-        cond = _condition(batch, labels)
+        cond = condition(batch, labels, "context", "source")
         if labels:
             dropped = jax.random.uniform(key_label, cond["label"].shape) < c.label_dropout
             cond["label"] = jnp.where(dropped, spec.num_classes, cond["label"])
@@ -82,7 +82,7 @@ def build(config: Config, spec: DataSpec) -> Method:
 
     def evaluate(state: State, key: Key, batch: Mapping[str, Any]) -> dict[str, Array]:
         key_bin, key = jax.random.split(key)
-        x, cond = prepared(key_bin, batch["x"]), _condition(batch, labels)
+        x, cond = prepared(key_bin, batch["x"]), condition(batch, labels, "context", "source")
         return judge(predictor(state.ema), key, x, cond)
 
     def sample(state: State, key: Key, n: int, cond=None, **kwargs) -> Samples:
@@ -199,7 +199,7 @@ def _flow(config: Config, spec: DataSpec, world: World, couple: couplings.Coupli
     # Other heads are turned into the velocity by what may vanish at t = 0.
     last = world.last if c.head == "velocity" else c.t_min
     times = jnp.linspace(c.t_max, last, steps + 1)
-    run = flow.along(path.space, velocity, path.base.log_prob, times, e.probes)
+    run = flow.along(path.space, velocity, path.base.log_prob, times, e.probes, e.probe)
     size = float(np.prod(spec.shape)) if world.width else 1.0
     level = float(np.log(world.width)) if world.width else 0.0
 
@@ -249,12 +249,10 @@ def sampler(config: Config, spec: DataSpec, world: World) -> Callable[..., Sampl
         (predict, key, n, cond, *, trajectory=0, place=None) -> `Samples`. `cond` may hold
         label [n] and source [n, *S]; `place` lays the batch out over devices.
     """
-    c, labels = config.sample, _labels(config, spec)
+    c, labels = config.sample, labelled(config, spec)
     steps, scale = positive(c, "sample.steps"), c.guidance
     for name in ("num_samples", "batch_size"):
         positive(c, f"sample.{name}")
-    if scale != 1.0 and not labels:
-        raise UserError(f"config.sample.guidance={scale} needs labels: set config.labels=True")
     if scale != 1.0 and config.loss.objective == "mean":
         raise UserError(
             f"config.sample.guidance={scale}: an average velocity cannot be guided afterwards;"
@@ -350,14 +348,3 @@ def _embed(space: Any, x: Any) -> Array:
     if isinstance(space, Mapping):
         return jnp.concatenate([_embed(space[name], x[name]) for name in sorted(space)], -1)
     return jax.vmap(space.embed)(x)
-
-
-def _condition(batch: Mapping[str, Any], labels: bool) -> dict[str, Any]:
-    names = ("label", "context", "source") if labels else ("context", "source")
-    return {name: batch[name] for name in names if name in batch}
-
-
-def _labels(config: Config, spec: DataSpec) -> bool:
-    if config.labels and not spec.num_classes:
-        raise UserError(f"config.labels=True: data set {config.data.name!r} has no labels")
-    return bool(config.labels)

@@ -261,7 +261,7 @@ def _flow(config: Config, spec: DataSpec, path_of: Callable, number: int, t_min:
         if spec.num_values:
             x0 = x0 + width * (jax.random.uniform(key_noise, x0.shape) - 0.5)
         grid = grids.path_grid(e.grid, steps, path, t_min)
-        log_prob = flow.log_likelihood(_process(config, spec, path), grid, e.probes)
+        log_prob = flow.log_likelihood(_process(config, spec, path), grid, e.probes, e.probe)
         nats = -log_prob(predict, key_probe, x0, cond)
         if not spec.num_values:
             return {"nats": nats}

@@ -199,7 +199,7 @@ def _flow(config: Config, process: Process, schedule: Schedule, t_min: float) ->
         )
     grid = lookup(grids.GRIDS, config.sample.grid, "config.sample.grid")
     steps = grid(positive(config.evaluate, "evaluate.steps"), t_min, schedule)
-    run = flow.log_likelihood(process, steps, config.evaluate.probes)
+    run = flow.log_likelihood(process, steps, config.evaluate.probes, config.evaluate.probe)
     return lambda predict, key, x, cond: {"nats": -run(predict, key, x, cond)}
 
 

@@ -28,6 +28,8 @@ from gmjax.types import Array, DataSpec, Key, Method, PyTree, Samples, UserError
 Config = Any
 KINDS = ("image", "vector", "sequence", "euclidean")
 KL = ("analytic", "sampled")
+MOVED = np.linspace(-3, 3, 13)  # standard deviations of the prior, of a traversal
+ROWS = 10  # coordinates of it
 
 
 class Model(NamedTuple):
@@ -40,6 +42,7 @@ class Model(NamedTuple):
     decode: Callable[..., Array]  # (params, z [B, L], label) -> raw [B, *S, channels]
     law: observations.Observation  # of an entry, given raw
     write: Callable[[Array], Array]  # means or draws of the law -> x of the data
+    show: Callable[[Key, Array], Array]  # raw -> x of the data: means, or draws if in no order
 
 
 def model(config: Config, spec: DataSpec) -> Model:
@@ -91,7 +94,10 @@ def model(config: Config, spec: DataSpec) -> Model:
         x = x * top if c.binarise else x
         return jnp.clip(jnp.round(x), 0, top).astype(jnp.int32)
 
-    return Model(network.latent, init, read, encode, decode, law, write)
+    def show(key, raw):
+        return write(law.sample(key, raw) if unordered else law.mean(raw))
+
+    return Model(network.latent, init, read, encode, decode, law, write, show)
 
 
 def log_likelihood(m: Model, params: PyTree, x: Array, z: Array, label: Array | None) -> Array:
@@ -149,9 +155,8 @@ def build(config: Config, spec: DataSpec) -> Method:
         q = m.encode(state.ema, x, label)
 
         def draw(key):
-            z = variational.draw(q, jax.random.normal(key, (chunk, *q.mean.shape)))
-            log_lik = log_likelihood(m, state.ema, x, z, label)
-            log_w = log_lik + variational.standard(z) - variational.log_prob(q, z)
+            noise = jax.random.normal(key, (chunk, *q.mean.shape))
+            log_w, log_lik = log_weights(m, state.ema, x, q, noise, label)
             return log_w, {"log_lik": log_lik}
 
         found = importance.estimate(draw, key_draws, draws, chunk)
@@ -163,6 +168,7 @@ def build(config: Config, spec: DataSpec) -> Method:
             "reconstruction": missed / unit,
             "kl": kl / unit,
             "monte_carlo_error": found.error / unit,
+            "ess": found.effective,
         }
 
     def sample(state: State, key: Key, n: int, cond=None, *, place=None, **kwargs) -> Samples:
@@ -172,7 +178,45 @@ def build(config: Config, spec: DataSpec) -> Method:
         x = m.law.sample(key_entries, raw) if s.noise else m.law.mean(raw)
         return Samples(m.write(x), jnp.ones((), jnp.int32))
 
-    return Method(begin, update, evaluate, sample, finite)
+    def views(state: State, key: Key, batch: Mapping[str, Any]) -> dict[str, Array]:
+        key_read, key_draw, key_show = jax.random.split(key, 3)
+        params, label = state.ema, told(batch)
+        x = m.read(key_read, batch["x"])
+        q = m.encode(params, x, label)
+        show = lambda z, label: m.show(key_show, m.decode(params, z, label))
+        # The first example's code, the coordinates that tell most first.
+        rows = jnp.argsort(-variational.kl(q).mean(0))[:ROWS, None]
+        columns = jnp.arange(len(MOVED))
+        z = jnp.broadcast_to(q.mean[0], (len(rows), len(MOVED), m.latent))
+        z = z.at[jnp.arange(len(rows))[:, None], columns, rows].set(MOVED)
+        one = None if label is None else jnp.full(z.shape[0] * z.shape[1], label[0])
+        moved = show(z.reshape(-1, m.latent), one)
+        found = {
+            "reconstruction": show(q.mean, label),
+            "traversal": moved.reshape(*z.shape[:2], *spec.shape),
+            "codes": q.mean,
+        }
+        particles = config.bound.particles
+        if particles > 1:
+            noise = jax.random.normal(key_draw, (particles, *q.mean.shape))
+            found["log_weights"] = log_weights(m, params, x, q, noise, label)[0]
+        return found
+
+    return Method(begin, update, evaluate, sample, finite, views=views)
+
+
+def log_weights(
+    m: Model,
+    params: PyTree,
+    x: Array,
+    q: variational.Gaussian,
+    noise: Array,
+    label: Array | None = None,
+) -> tuple[Array, Array]:
+    """log p(x, z) / q(z | x) and log p(x | z) at z = mean + std noise [K, B, L]: [K, B] nats."""
+    z = variational.draw(q, noise)
+    log_lik = log_likelihood(m, params, x, z, label)
+    return log_lik + variational.standard(z) - variational.log_prob(q, z), log_lik
 
 
 def _bound(config: Config) -> Callable:

@@ -219,6 +219,7 @@ ROWS: dict[str, Row] = {
     "nll": Row("negative log-likelihood, nats, held out", ".3f", "low"),
     "elbo": Row("upper bound on it, -ELBO, nats", ".3f", "low"),
     "test_loss": Row("training loss, held out", ".4f", "low"),
+    "ess": Row("effective sample size of the likelihood", ".1f", "high"),
     "mse": Row("squared error, reconstructed", ".5f", "low"),
     "pixel_frechet": Row("Frechet distance, pixels", ".3f", "floor"),
     "feature_frechet": Row("Frechet distance, features", ".2f", "floor"),

@@ -67,5 +67,7 @@ def build(config: dict[str, Any], path: GaussianPath, read: Read) -> Stepper:
     stepper = make(path, read, **own)
     if config.get("corrector_steps"):
         snr = config.get("snr")  # None where a configuration leaves it to the default
-        return corrected(stepper, path, read, 0.16 if snr is None else snr, config["corrector_steps"])
+        return corrected(
+            stepper, path, read, 0.16 if snr is None else snr, config["corrector_steps"]
+        )
     return stepper

@@ -93,13 +93,7 @@ def normal(key: Key, x: Array) -> Array:
     return jax.random.normal(key, x.shape, x.dtype)
 
 
-def reader(
-    path: GaussianPath,
-    head: str,
-    data_std: float = 1.0,
-    clip: float | None = None,
-    learned_variance: bool = False,
-) -> Read:
+def reader(path: GaussianPath, head: str, data_std: float = 1.0, clip: float | None = None) -> Read:
     """How a network's output is read as E[x0 | x].
 
     Where a head says nothing of x0 (eps at alpha = 0) it is taken as zero, and as x / alpha at
@@ -110,9 +104,6 @@ def reader(
         head: in `paths.heads.HEADS`.
         data_std: of the head "edm".
         clip: x0 is clipped to [-clip, clip]; None: not.
-        learned_variance: the last axis of the output is twice as long as that of x, its second
-            half v in [-1, 1] giving the fraction (v + 1) / 2 (Nichol and Dhariwal 2021,
-            equation 15).
 
     Raises:
         UserError: an unknown head, or `clip` is not positive.
@@ -135,11 +126,7 @@ def reader(
         return x0 if clip is None else jnp.clip(x0, -clip, clip)
 
     def read(predict, x, t, cond):
-        out = predict(x, t, cond)
-        if not learned_variance:
-            return clean(out, x, t)
-        out, v = jnp.split(out, 2, -1)
-        return clean(out, x, t), 0.5 * (jnp.clip(v, -1, 1) + 1)
+        return clean(predict(x, t, cond), x, t)
 
     return read
 

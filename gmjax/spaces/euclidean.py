@@ -43,7 +43,7 @@ def euclidean(
         log=lambda x, y: y - x,
         inner=lambda x, u, v: jnp.sum(u * v),
         frame=lambda x: jnp.eye(dim, dtype=x.dtype).reshape(dim, *shape),
-        noise=lambda key, x: jax.random.normal(key, shape, x.dtype),
+        noise=lambda key, x, draw=jax.random.normal: draw(key, shape, x.dtype),
         uniform=None,
         embed=embed,
     )

@@ -52,7 +52,7 @@ def hyperbolic(dim: int) -> Space:
         log=log,
         inner=lambda x, u, v: jnp.sum(coordinates(x, u) * coordinates(x, v)),
         frame=lambda x: jax.vmap(lambda c: lift(x, c))(jnp.eye(dim, dtype=x.dtype)),
-        noise=lambda key, x: lift(x, jax.random.normal(key, (dim,), x.dtype)),
+        noise=lambda key, x, draw=jax.random.normal: lift(x, draw(key, (dim,), x.dtype)),
         uniform=None,
         embed=embed,
     )

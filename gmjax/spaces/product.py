@@ -62,7 +62,7 @@ def product(parts: Mapping[str, Space]) -> Space:
         log=each("log"),
         inner=lambda *trees: sum(each("inner")(*trees).values()),  # type: ignore[arg-type]
         frame=frame,  # type: ignore[arg-type]
-        noise=spread(lambda p, key, x: p.noise(key, x)),
+        noise=lambda key, x, *draw: spread(lambda p, key, x: p.noise(key, x, *draw))(key, x),
         uniform=uniform,
         embed=lambda x: jnp.concatenate([parts[n].embed(x[n]) for n in sorted(parts)]),
     )

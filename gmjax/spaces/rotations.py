@@ -42,7 +42,7 @@ def rotations() -> Space:
         log=lambda x, y: compose(x, hat(log(compose(x.T, y)))),
         inner=lambda x, u, v: 0.5 * jnp.sum(u * v),
         frame=lambda x: jax.vmap(lambda w: compose(x, hat(w)))(jnp.asarray(identity, x.dtype)),
-        noise=lambda key, x: compose(x, hat(jax.random.normal(key, (3,), x.dtype))),
+        noise=lambda key, x, draw=jax.random.normal: compose(x, hat(draw(key, (3,), x.dtype))),
         uniform=Distribution(haar, lambda x: jnp.full((), -math.log(VOLUME), x.dtype)),
         embed=jnp.ravel,
     )

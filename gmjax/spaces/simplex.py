@@ -57,7 +57,7 @@ def simplex(size: int) -> Space:
         log=lambda x, y: y - x,
         inner=lambda x, u, v: jnp.sum(u * v),
         frame=lambda x: jnp.eye(size, dtype=x.dtype) - jnp.ones((), x.dtype) / size,
-        noise=lambda key, x: centred(jax.random.normal(key, (size,), x.dtype)),
+        noise=lambda key, x, draw=jax.random.normal: centred(draw(key, (size,), x.dtype)),
         uniform=dirichlet(np.ones(size)),
         embed=embed,
     )

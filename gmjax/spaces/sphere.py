@@ -59,7 +59,7 @@ def sphere(dim: int) -> Space:
         log=log,
         inner=lambda x, u, v: jnp.sum(u * v),
         frame=frame,
-        noise=lambda key, x: tangent(x, jax.random.normal(key, shape, x.dtype)),
+        noise=lambda key, x, draw=jax.random.normal: tangent(x, draw(key, shape, x.dtype)),
         uniform=Distribution(
             lambda key: project(jax.random.normal(key, shape)),
             lambda x: jnp.full((), -log_area(dim), x.dtype),

@@ -10,6 +10,10 @@ and products of one-dimensional mixtures give the same in every coordinate. Any 
 isotropic Gaussian N(m, s^2 I) give that target under noise of variance beta^2 s^2 + gamma^2, of
 which X1 and Z take their shares. The velocity of the flow is alpha' E[X0 | x] + beta' E[X1 | x] +
 gamma' E[Z | x] (Albergo and Vanden-Eijnden 2023).
+
+The covariance of W = alpha X0 + beta X1 given x = W + gamma Z is gamma^2 S V^{-1} within a pair,
+S = V - gamma^2 I, and that of the pairs' means between them. It is gamma^2 Cov(Z | x), the norm
+of which bounds how fast a flow may stretch.
 """
 
 import math
@@ -20,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gmjax.targets.laws import Target, resolved
+from gmjax.targets.laws import Covariance, Target, diagonal, resolved
 from gmjax.targets.mixtures import Components
 from gmjax.targets.products import Columns
 from gmjax.types import Array, UserError
@@ -36,6 +40,8 @@ class Interpolant(NamedTuple):
     log_prob: Callable[..., Array]  # (x, alpha, beta, gamma) -> [] nats
     score: Callable[..., Array]  # (x, alpha, beta, gamma) -> [d]
     means: Callable[..., Means]  # (x, alpha, beta, gamma) -> E[X0 | x], E[X1 | x], E[Z | x]
+    posterior: Callable[..., Covariance]  # (x, alpha, beta, gamma) -> Cov(alpha X0 + beta X1 | x)
+    sample: Callable[..., Array]  # (key, alpha, beta, gamma) -> x [d]
 
 
 def interpolant(start: Target, end: Target) -> Interpolant:
@@ -51,15 +57,16 @@ def interpolant(start: Target, end: Target) -> Interpolant:
     if start.dim != end.dim:
         raise UserError(f"config.target.dim={start.dim} and {end.dim} must be equal")
     pair = start.parts, end.parts
+    draw = _sampler(start, end)
     if all(isinstance(p, Components) for p in pair):
-        return _components(*pair)
+        return _components(draw, *pair)
     columns = tuple(_columns(p) for p in pair)
     if all(p is not None for p in columns):
-        return _products(*columns)
+        return _products(draw, *columns)
     for own, other, swap in ((start, end, False), (end, start, True)):
         variance = _isotropic(other.parts)
         if variance is not None:
-            return _noised(own, other.mean, variance, swap)
+            return _noised(draw, own, other.mean, variance, swap)
     raise UserError(
         "config.target: no closed form for these two; valid: two mixtures of Gaussians, two"
         " products of one-dimensional mixtures, or any target and an isotropic Gaussian"
@@ -83,6 +90,15 @@ def velocity(
     return at
 
 
+def _sampler(start, end):
+    def sample(key, a, b, g):
+        key_start, key_end, key_noise = jax.random.split(key, 3)
+        x0, x1 = start.sample(key_start), end.sample(key_end)
+        return a * x0 + b * x1 + g * jax.random.normal(key_noise, x0.shape, x0.dtype)
+
+    return sample
+
+
 def _isotropic(parts):
     """The variance of an isotropic Gaussian, None for others."""
     if not isinstance(parts, Components) or len(parts.weights) > 1:
@@ -98,7 +114,7 @@ def _columns(parts):
     return parts if isinstance(parts, Columns) else None
 
 
-def _noised(own, mean, variance, swap):
+def _noised(draw, own, mean, variance, swap):
     def split(x, a, b, g):
         a, b = (b, a) if swap else (a, b)
         rest = resolved(jnp.sqrt(b**2 * variance + g**2))
@@ -110,6 +126,14 @@ def _noised(own, mean, variance, swap):
         other = jnp.asarray(mean, x.dtype) - b * variance * score
         return (other, data, -g * score) if swap else (data, other, -g * score)
 
+    def posterior(x, a, b, g):
+        y, a, b, rest = split(x, a, b, g)
+        # Z is g / rest of the whole noise and a part that x says nothing of.
+        own_part = own.posterior(y, a, rest)
+        square = (a * g**2 / rest**2) ** 2
+        spread = square * own_part.diagonal + (g * b / rest) ** 2 * variance
+        return Covariance(spread, own_part.factor, square * own_part.weights)
+
     def apply(f):
         def at(x, a, b, g):
             y, a, _, rest = split(x, a, b, g)
@@ -117,10 +141,10 @@ def _noised(own, mean, variance, swap):
 
         return at
 
-    return Interpolant(own.dim, apply(own.log_prob), apply(own.score), means)
+    return Interpolant(own.dim, apply(own.log_prob), apply(own.score), means, posterior, draw)
 
 
-def _components(p0, p1):
+def _components(draw, p0, p1):
     """Mixtures of Gaussians: over pairs of components, whole states."""
     dim = p0.means.shape[1]
     flat = p0.vectors is None and p1.vectors is None
@@ -172,13 +196,28 @@ def _components(p0, p1):
         second = m1[None] + b * apply(c1, w, 1)
         return mean(share, first), mean(share, second), g * mean(share, w)
 
+    def posterior(x, a, b, g):
+        *_, c0, c1, w, _, share = terms(x, a, b, g)
+        noise = resolved(g) ** 2
+        s = a**2 * c0[:, None] + b**2 * c1[None]
+        centres = (x - noise * w).reshape(-1, dim)  # E[W | x] of each pair
+        between = (centres - share.ravel() @ centres).T
+        if flat:
+            within = noise * jnp.einsum("jk,jka->a", share, s / (s + noise), precision=_EXACT)
+            return Covariance(within, between, share.ravel())
+        gain = jnp.linalg.solve(s + noise * jnp.eye(dim, dtype=x.dtype), s)
+        values, vectors = jnp.linalg.eigh(noise * jnp.einsum("jk,jkab->ab", share, gain))
+        factor = jnp.concatenate([vectors, between], 1)
+        weights = jnp.concatenate([values, share.ravel()])
+        return Covariance(jnp.zeros_like(x), factor, weights)
+
     def log_prob(x, a, b, g):
         return jax.nn.logsumexp(terms(x, a, b, g)[5])
 
-    return Interpolant(dim, log_prob, score, means)
+    return Interpolant(dim, log_prob, score, means, posterior, draw)
 
 
-def _products(p0, p1):
+def _products(draw, p0, p1):
     """Independent coordinates: over pairs of components in each."""
 
     def terms(x, a, b, g):
@@ -200,7 +239,14 @@ def _products(p0, p1):
         over = lambda values: jnp.sum(share * values, (1, 2))
         return over(m0 + a * s0**2 * w), over(m1 + b * s1**2 * w), g * over(w)
 
+    def posterior(x, a, b, g):
+        _, _, s0, s1, w, _, share = terms(x, a, b, g)
+        noise, s = resolved(g) ** 2, (a * s0) ** 2 + (b * s1) ** 2
+        centres = x[:, None, None] - noise * w  # E[W | x] of each pair
+        gap = centres - jnp.sum(share * centres, (1, 2), keepdims=True)
+        return diagonal(jnp.sum(share * (noise * s / (s + noise) + gap**2), (1, 2)))
+
     def log_prob(x, a, b, g):
         return jnp.sum(jax.nn.logsumexp(terms(x, a, b, g)[5], (1, 2)))
 
-    return Interpolant(len(p0.means), log_prob, score, means)
+    return Interpolant(len(p0.means), log_prob, score, means, posterior, draw)

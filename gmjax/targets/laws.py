@@ -96,6 +96,18 @@ def velocity(target: Target, path: GaussianPath) -> Callable[[Array, Array], Arr
     return at
 
 
+def noised(target: Target, path: GaussianPath) -> Callable[[Key, Array], Array]:
+    """Draws of the marginals of a path: (key, t []) -> alpha x0 + sigma eps [d]."""
+
+    def draw(key: Key, t: Array) -> Array:
+        key_data, key_noise = jax.random.split(key)
+        x0 = target.sample(key_data)
+        eps = jax.random.normal(key_noise, x0.shape, x0.dtype)
+        return path.alpha(t).astype(x0.dtype) * x0 + path.sigma(t).astype(x0.dtype) * eps
+
+    return draw
+
+
 def predict(target: Target, path: GaussianPath, head: str, data_std: float = 1.0) -> Predict:
     """The exact network: (x [B, d], t [B], cond) -> the posterior mean of a head's target [B, d].
 

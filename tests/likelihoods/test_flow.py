@@ -8,15 +8,16 @@ import pytest
 
 from gmjax.likelihoods import flow
 from gmjax.samplers import grids
+from gmjax.types import UserError
 
 KEY = jax.random.key(0)
 PROCESS = gaussians.process()
 T_MIN = 1e-2
 
 
-def log_prob(steps, probes=0, n=64):
+def log_prob(steps, probes=0, n=64, law="rademacher"):
     times = jnp.linspace(1.0, T_MIN, steps + 1)
-    run = jax.jit(flow.log_likelihood(PROCESS, times, probes), static_argnums=0)
+    run = jax.jit(flow.log_likelihood(PROCESS, times, probes, law), static_argnums=0)
     return run(gaussians.predict, KEY, gaussians.data(KEY, n), None)
 
 
@@ -35,10 +36,12 @@ def test_the_error_falls_as_the_fourth_power_of_the_step():
 
 
 @pytest.mark.slow
-def test_hutchinsons_estimate_is_unbiased():
+@pytest.mark.parametrize("law", flow.PROBES)
+def test_hutchinsons_estimate_is_unbiased(law):
     exact = log_prob(16, n=16)
-    rough = log_prob(16, probes=512, n=16)
-    # The divergence's probes have variance |v + v^T|^2 / 2 each, about 10 over the path.
+    rough = log_prob(16, probes=512, n=16, law=law)
+    # A normal probe of the divergence has variance |v + v^T|^2 / 2, about 10 over the path, and
+    # one of signs less, by what the diagonal has of it.
     assert float(jnp.max(jnp.abs(rough - exact))) < 4.5 * np.sqrt(10 / 512)
 
 
@@ -53,6 +56,11 @@ def test_it_is_differentiable():
     slope = jax.jit(jax.grad(mean))(1.1)
     h = 1e-2
     np.testing.assert_allclose(slope, (mean(1.1 + h) - mean(1.1 - h)) / (2 * h), rtol=2e-2)
+
+
+def test_an_unknown_law_is_named():
+    with pytest.raises(UserError, match="config.evaluate.probe='sign' is unknown"):
+        flow.log_likelihood(PROCESS, grids.uniform(4, T_MIN), 1, "sign")
 
 
 def test_without_a_flow_it_says_so():

@@ -37,7 +37,7 @@ def batch_of(spec, n=8):
 
 
 def run(config, spec):
-    """(metrics, evaluation, samples) of two updates."""
+    """(metrics, evaluation, samples, views) of two updates."""
     method, batch = methods.build(config, spec), batch_of(spec)
     assert method.check(batch["x"]) == ""
 
@@ -47,7 +47,8 @@ def run(config, spec):
         state, metrics = jax.lax.scan(step, method.init(key), jax.random.split(key))
         cond = {"label": jnp.arange(4)} if config.labels else None
         found = method.evaluate(state, key, batch)
-        return metrics, found, method.sample(state, key, 4, cond, trajectory=2)
+        out = method.sample(state, key, 4, cond, trajectory=2)
+        return metrics, found, out, method.views(state, key, batch)
 
     return jax.device_get(every(KEY))
 
@@ -78,7 +79,7 @@ CASES = {
 def test_every_law_and_bound_trains_evaluates_and_samples(case):
     make, changes, spec = CASES[case]
     config = make(**changes)
-    metrics, found, out = run(config, spec)
+    metrics, found, out, views = run(config, spec)
     assert all(np.isfinite(v).all() for v in metrics.values())
     assert all(v.shape == (8,) and np.isfinite(v).all() for v in found.values())
     size = np.prod(spec.shape) if spec.num_values else 1
@@ -92,6 +93,12 @@ def test_every_law_and_bound_trains_evaluates_and_samples(case):
     if spec.num_values:
         assert out.x.dtype == np.int32
         assert out.x.min() >= 0 and out.x.max() < spec.num_values
+    assert views["reconstruction"].shape == (8, *spec.shape)
+    assert views["traversal"].shape == (3, 13, *spec.shape)
+    assert views["codes"].shape == (8, 3)
+    assert ("log_weights" in views) == (config.bound.particles > 1)
+    for name in ("reconstruction", "traversal"):
+        assert views[name].dtype == (np.int32 if spec.num_values else np.float32)
     if case == "binarised":
         assert len(np.unique(out.x)) > 2  # means, as grey levels
 
@@ -140,6 +147,7 @@ def test_the_likelihood_of_a_linear_model_is_known(linear):
     missed = (0.5 * rest / std**2 + np.log(std) + 0.5 * np.log(2 * np.pi)).sum(1)
     np.testing.assert_allclose(found["reconstruction"], missed, atol=0.1)
     assert (found["elbo"] > found["nll"]).all()
+    assert (found["ess"] > 1000).all() and (found["ess"] < 20_000).all()
     x = method.sample(state, KEY, 20_000).x
     # 3 means and 6 covariances at |z| < 4.5, errors those of normal moments.
     cov = law.cov
@@ -186,6 +194,23 @@ def test_published_sizes_and_presets_are_built():
             state = jax.eval_shape(method.init, KEY)
             assert len(jax.tree.leaves(state.params)) > 4
             assert (config.bound.particles > 1) == (job is vr_iwae)
+
+
+def test_a_traversal_moves_one_coordinate_a_row(linear):
+    """The decoder is linear: a row is the mean of the first example plus a column of W."""
+    method, state, _, (w, b, _, pull, _) = linear
+    batch = batch_of(PLANE)
+    found = jax.jit(method.views)(state, KEY, batch)
+    codes = (batch["x"] - b) @ pull.T
+    np.testing.assert_allclose(found["codes"], codes, atol=1e-5)
+    np.testing.assert_allclose(found["reconstruction"], codes @ w.T + b, atol=1e-5)
+    for row in found["traversal"]:
+        steps = np.diff(row, axis=0) / 0.5
+        errors = [np.abs(steps - w[:, i]).max() for i in range(2)]
+        assert min(errors) < 1e-4
+        i = int(np.argmin(errors))
+        z = np.where(np.arange(2) == i, vae.MOVED[:, None], codes[0])
+        np.testing.assert_allclose(row, z @ w.T + b, atol=1e-4)
 
 
 def test_grey_levels_are_chances():
@@ -242,4 +267,6 @@ def test_an_ordinary_run_leaves_pictures_and_a_report(tmp_path):
     main.run(configs.get_config("smoke"), tmp_path)
     found = json.loads((tmp_path / "results.json").read_text())
     assert {"bits_per_dim", "nll", "elbo", "bits_kl", "bits_monte_carlo_error"} <= set(found)
-    assert {"samples.png", "samples.npy", "loss.png"} <= {p.name for p in tmp_path.iterdir()}
+    written = {p.name for p in tmp_path.iterdir()}
+    assert {"samples.png", "samples.npy", "loss.png"} <= written
+    assert {"reconstruction.png", "traversal.png", "codes.png"} <= written

@@ -244,22 +244,22 @@ def test_learned_variance_lies_between_small_and_large(monkeypatch):
     plain = laws.predict(LAW, VP, "eps")
 
     def step(variance, v=None):
-        wide = lambda x, t, cond: jnp.concatenate([plain(x, t, cond), v * jnp.ones_like(x)], -1)
-        read = reader(VP, "eps", learned_variance=v is not None)
+        mean = reader(VP, "eps")
+        both = lambda predict, x, t, cond: (mean(predict, x, t, cond), v * jnp.ones_like(x))
+        read = mean if v is None else both
         stepper = gaussian.SOLVERS["ancestral"](VP, read, variance=variance)
-        network = plain if v is None else wide
-        return jax.jit(
-            lambda x: stepper.step(network, jax.random.key(0), x, t, t_next, (), None)[0]
-        )(x)
+        return jax.jit(lambda x: stepper.step(plain, jax.random.key(0), x, t, t_next, (), None)[0])(
+            x
+        )
 
     c = between(VP, t, t_next)
     left = jnp.sqrt(1 - c.decay**2)
     small, large = step("small"), step("large")
     np.testing.assert_allclose(large - small, (c.sigma - c.sigma_next) * left, rtol=1e-3)
     np.testing.assert_allclose(step("learned", 1.0), large, rtol=1e-5)
-    np.testing.assert_allclose(step("learned", -1.0), small, rtol=1e-5)
+    np.testing.assert_allclose(step("learned", 0.0), small, rtol=1e-5)
     middle = small + left * (jnp.sqrt(c.sigma * c.sigma_next) - c.sigma_next)
-    np.testing.assert_allclose(step("learned", 0.0), middle, rtol=1e-5)
+    np.testing.assert_allclose(step("learned", 0.5), middle, rtol=1e-5)
     with pytest.raises(UserError, match="needs a network with"):
         step("learned")
 
