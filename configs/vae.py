@@ -48,13 +48,13 @@ def digits() -> ConfigDict:
                 "learning_rate": 1e-3,
                 "warmup": 100,
                 "decay": "cosine",
-                "weight_decay": 0.0,
+                "weight_decay": 0.5,
                 "b2": 0.999,
                 "clip": 0.0,
                 "ema": 0.999,
             },
             "train": {
-                "steps": 5000,
+                "steps": 3000,
                 "batch_size": 128,
                 "accumulate": 1,
                 "log_every": 50,
@@ -87,8 +87,8 @@ def binarized_mnist() -> ConfigDict:
     config.data = sections.dataset("binarized_mnist")
     config.model.likelihood = "bernoulli"
     config.network = network("mlp", latent=50, hidden=(200, 200), activation="tanh")
-    config.optimizer.update(decay="constant")
-    config.train.update(steps=14_000, log_every=100, checkpoint_every=2000)
+    config.optimizer.update(learning_rate=3e-3, weight_decay=0.0)
+    config.train.update(steps=15_000, batch_size=100, log_every=100, checkpoint_every=5000)
     config.evaluate.update(batch_size=100)
     return config
 
@@ -96,6 +96,7 @@ def binarized_mnist() -> ConfigDict:
 def mnist() -> ConfigDict:
     """The same with pixels drawn anew from the grey levels in every batch."""
     config = binarized_mnist()
+    config.train.steps = 18_000  # 60 000 examples
     config.data = sections.dataset("mnist")
     config.model.binarise = True
     config.sample.noise = False
