@@ -80,7 +80,8 @@ def evaluator(
         mean, error = mean_and_error(values.pop("nats") / unit)
         own = {name: values.pop(name) for name in list(values) if name in report.ROWS}
         parts = {prefix + name: float(np.mean(value / unit)) for name, value in values.items()}
-        parts |= {name: float(np.mean(value)) for name, value in own.items()}
+        for each, value in own.items():
+            parts[each], parts[f"{each}_error"] = mean_and_error(value)
         return {name: mean, f"{name}_error": error, **parts}
 
     name = criterion(dataset.spec, config)
@@ -275,7 +276,8 @@ def judged_pictures(
     if flat and spec.kind == "euclidean" and field and drawn["trajectory"] is not None:
         velocity = jax.jit(lambda x, t: field(state, x, jax.numpy.full(len(x), t)))
         maps.field(directory / "field.png", velocity, drawn["trajectory"], drawn["times"], x)
-    first = lambda n: {name: column[:n] for name, column in test.items()}
+    order = np.random.default_rng(0).permutation(len(jax.tree.leaves(x)[0]))  # splits may be sorted
+    first = lambda n: jax.tree.map(lambda column: column[order[:n]], dict(test))
     if method.views:
         few = first(VIEWED)
         codes.draw(directory, jax.device_get(jax.jit(method.views)(state, key, few)), few, spec)
@@ -297,6 +299,8 @@ def _discrete_pictures(directory, drawn, train, test, spec) -> None:
     extra = {}
     if spec.kind == "image":
         extra["nearest"] = train[two_sample.nearest(x[:100], train)[1]]
+        if "truth" not in drawn:
+            test = report.thin(test, 100)  # in no order: splits may be sorted by class
     show(directory / "samples.png", x, test, spec.num_values, **extra)
     if drawn["trajectory"] is not None:
         # The states of the chain end at t_min; the denoised samples are the last picture.

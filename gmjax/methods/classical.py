@@ -25,7 +25,7 @@ import numpy as np
 
 from gmjax.classical import gmm, laplace, moments, pca
 from gmjax.classical.covariances import FAMILIES
-from gmjax.methods import combinators
+from gmjax.methods import codes, combinators
 from gmjax.methods.settings import accumulation, positive
 from gmjax.networks import autoencoder
 from gmjax.types import Array, DataSpec, Key, Method, Samples, UserError, lookup
@@ -150,7 +150,12 @@ def linear(config: Config, of: Units) -> Method:
         x = pca.sample(key, state.params, n, bool(config.sample.noise))
         return Samples(of.write(x), jnp.zeros((), jnp.int32))
 
-    return Method(init, update, evaluate, sample, finite)
+    def views(state: Linear, key: Key, batch: Mapping[str, Array]) -> dict[str, Array]:
+        p, z = state.params, pca.encode(state.params, of.read(batch["x"]))
+        decode = lambda z, label: of.write(pca.decode(p, z))
+        return codes.views(z, decode, jnp.arange(q), jnp.zeros(q), jnp.sqrt(p.variances))
+
+    return Method(init, update, evaluate, sample, finite, views=views)
 
 
 def mixture(config: Config, of: Units) -> Method:
@@ -250,9 +255,9 @@ def coder(config: Config, of: Units) -> Method:
         error = jnp.mean((call(fit.ema, z, "decode") - x) ** 2)
         old = state.codes
         old = old._replace(number=MEMORY * old.number, scatter=MEMORY * old.scatter)
-        codes = moments.merge(old, moments.moments(z))
-        residual = state.residual + len(x) / codes.number * (error - state.residual)
-        return Coder(state.step + 1, fit, codes, residual), metrics
+        recent = moments.merge(old, moments.moments(z))
+        residual = state.residual + len(x) / recent.number * (error - state.residual)
+        return Coder(state.step + 1, fit, recent, residual), metrics
 
     def variance(state: Coder) -> Array:
         return jnp.maximum(state.residual, 1e-12) * of.size / (of.size - q) + of.jitter
@@ -278,7 +283,13 @@ def coder(config: Config, of: Units) -> Method:
             x += jnp.sqrt(variance(state)) * jax.random.normal(key_noise, x.shape)
         return Samples(of.write(x), jnp.ones((), jnp.int32))
 
-    return Method(init, update, evaluate, sample, finite)
+    def views(state: Coder, key: Key, batch: Mapping[str, Array]) -> dict[str, Array]:
+        z = call(state.fit.ema, of.read(batch["x"]), "encode")
+        decode = lambda z, label: of.write(call(state.fit.ema, z, "decode"))
+        std = jnp.sqrt(jnp.diag(moments.covariance(state.codes)))
+        return codes.views(z, decode, jnp.arange(q), state.codes.mean, std)
+
+    return Method(init, update, evaluate, sample, finite, views=views)
 
 
 def finite(x: Any) -> str:

@@ -20,6 +20,7 @@ import numpy as np
 
 from gmjax.likelihoods import importance, observations
 from gmjax.losses import variational
+from gmjax.methods import codes
 from gmjax.methods.combinators import State, from_loss, optimizer
 from gmjax.methods.settings import accumulation, condition, positive
 from gmjax.networks import vae
@@ -28,8 +29,6 @@ from gmjax.types import Array, DataSpec, Key, Method, PyTree, Samples, UserError
 Config = Any
 KINDS = ("image", "vector", "sequence", "euclidean")
 KL = ("analytic", "sampled")
-MOVED = np.linspace(-3, 3, 13)  # standard deviations of the prior, of a traversal
-ROWS = 10  # coordinates of it
 
 
 class Model(NamedTuple):
@@ -184,18 +183,8 @@ def build(config: Config, spec: DataSpec) -> Method:
         x = m.read(key_read, batch["x"])
         q = m.encode(params, x, label)
         show = lambda z, label: m.show(key_show, m.decode(params, z, label))
-        # The first example's code, the coordinates that tell most first.
-        rows = jnp.argsort(-variational.kl(q).mean(0))[:ROWS, None]
-        columns = jnp.arange(len(MOVED))
-        z = jnp.broadcast_to(q.mean[0], (len(rows), len(MOVED), m.latent))
-        z = z.at[jnp.arange(len(rows))[:, None], columns, rows].set(MOVED)
-        one = None if label is None else jnp.full(z.shape[0] * z.shape[1], label[0])
-        moved = show(z.reshape(-1, m.latent), one)
-        found = {
-            "reconstruction": show(q.mean, label),
-            "traversal": moved.reshape(*z.shape[:2], *spec.shape),
-            "codes": q.mean,
-        }
+        order, zero = jnp.argsort(-variational.kl(q).mean(0)), jnp.zeros(m.latent)
+        found = codes.views(q.mean, show, order, zero, jnp.ones(m.latent), label)
         particles = config.bound.particles
         if particles > 1:
             noise = jax.random.normal(key_draw, (particles, *q.mean.shape))

@@ -45,6 +45,27 @@ def test_batches_of_an_epoch_fit_what_all_the_data_do(digits):
     np.testing.assert_allclose(state.params.noise, exact.noise + jitter, rtol=1e-4)
 
 
+@pytest.mark.parametrize("preset", ["ppca", "linear_autoencoder"])
+def test_views_show_the_codes_and_what_they_decode_to(digits, preset):
+    job = config(preset)
+    job.train.steps = 2
+    method = methods.build(job, digits.spec)
+    batch = digits.train.take(np.arange(20))
+    state, _ = method.update(method.init(jax.random.key(0)), jax.random.key(1), batch)
+    found = method.views(state, jax.random.key(2), batch)
+    assert found["reconstruction"].shape == (20, 8, 8, 1) and found["codes"].shape == (20, 10)
+    assert found["traversal"].shape == (10, 13, 8, 8, 1)
+    assert all(found[n].dtype == np.int32 for n in ("reconstruction", "traversal"))
+    if preset == "ppca":
+        rest = scaled(digits.train)[:20] - state.params.mean
+        np.testing.assert_allclose(found["codes"], rest @ state.params.components.T, atol=1e-4)
+        middle = found["codes"][0].at[0].set(0.0) @ state.params.components + state.params.mean
+        level = np.clip(np.round(16 * middle), 0, 16)
+        # Rounding to levels may fall either way where a value lies on a half.
+        off = np.asarray(found["traversal"][0, 6]).ravel() - np.asarray(level)
+        assert (np.abs(off) <= 1).all() and np.mean(off != 0) < 0.05
+
+
 def test_the_bound_is_the_mean_over_the_rounding(digits):
     """Nats a site of the levels: the density's mean over a cell, and the cell's volume."""
     method = methods.build(config("ppca"), digits.spec)

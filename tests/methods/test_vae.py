@@ -11,7 +11,7 @@ from scipy import stats
 from configs import vae as configs
 from configs import vr_iwae
 from gmjax import methods
-from gmjax.methods import vae
+from gmjax.methods import codes, vae
 from gmjax.types import DataSpec, UserError
 
 KEY = jax.random.key(0)
@@ -201,15 +201,15 @@ def test_a_traversal_moves_one_coordinate_a_row(linear):
     method, state, _, (w, b, _, pull, _) = linear
     batch = batch_of(PLANE)
     found = jax.jit(method.views)(state, KEY, batch)
-    codes = (batch["x"] - b) @ pull.T
-    np.testing.assert_allclose(found["codes"], codes, atol=1e-5)
-    np.testing.assert_allclose(found["reconstruction"], codes @ w.T + b, atol=1e-5)
+    exact = (batch["x"] - b) @ pull.T
+    np.testing.assert_allclose(found["codes"], exact, atol=1e-5)
+    np.testing.assert_allclose(found["reconstruction"], exact @ w.T + b, atol=1e-5)
     for row in found["traversal"]:
         steps = np.diff(row, axis=0) / 0.5
         errors = [np.abs(steps - w[:, i]).max() for i in range(2)]
         assert min(errors) < 1e-4
         i = int(np.argmin(errors))
-        z = np.where(np.arange(2) == i, vae.MOVED[:, None], codes[0])
+        z = np.where(np.arange(2) == i, codes.MOVED[:, None], exact[0])
         np.testing.assert_allclose(row, z @ w.T + b, atol=1e-4)
 
 
@@ -238,6 +238,10 @@ def test_grey_levels_are_chances():
         (DIGITS, {"bound__beta": -1.0}, "config.bound.beta=-1.0"),
         (DIGITS, {"bound__kl": "sampled", "bound__free_bits": 0.1}, "config.bound.free_bits=0.1"),
         (DIGITS, {"model__likelihood": "bernoulli"}, "config.model.likelihood='bernoulli' is for"),
+        (DIGITS, {"model__likelihood": "gaussian"}, "config.model.likelihood='gaussian' is for"),
+        (PLANE, {}, "config.model.likelihood='discretised_logistic' is for"),
+        (LETTERS, {}, "config.model.likelihood='discretised_logistic' is for"),
+        (PLANE, {"model__likelihood": "categorical"}, "config.model.likelihood='categorical' is"),
         (BINARY, {"model__binarise": True}, "config.model.binarise=True"),
         (PLANE, {"labels": True, "model__likelihood": "gaussian"}, "has no labels"),
         (
