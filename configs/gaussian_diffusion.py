@@ -77,9 +77,8 @@ def digits() -> ConfigDict:
                 num_samples=1024,
                 batch_size=256,
                 guidance=1.0,
-                guidance_from=0.0,
-                guidance_to=1.0,
-                guidance_rescale=0.0,
+                interval=(0.0, 1.0),  # times at which it holds
+                rescale=0.0,
             ),
             "mesh": {"data": -1, "fsdp": 1},
         }

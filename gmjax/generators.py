@@ -48,7 +48,11 @@ def diffusion(
 
     Returns:
         A `Generator`; its step is a geodesic walk.
+
+    Raises:
+        ValueError: a product of spaces, whose generators are `product` of those of its parts.
     """
+    _single(space)
     b = drift or (lambda x, t: jnp.zeros_like(x))
 
     def apply(f, x, t):
@@ -89,6 +93,11 @@ def diffusion(
         return reverse_diffusion(space, b, noise, score)
 
     return Generator(apply, adjoint, step, reverse)
+
+
+def _single(space: Space) -> None:
+    if isinstance(space.shape, Mapping):
+        raise ValueError("a product of spaces: give generators.product of a generator of each part")
 
 
 def reverse_diffusion(
@@ -142,7 +151,11 @@ def flow(space: Space, velocity: Callable[[Array, Array], Array]) -> Generator:
     Args:
         space: where x lives.
         velocity: (x, t) -> v [*S], tangent.
+
+    Raises:
+        ValueError: a product of spaces.
     """
+    _single(space)
 
     def adjoint(f, x, t):
         return -calculus.divergence(space, lambda y: f(y) * velocity(y, t), x)

@@ -117,6 +117,9 @@ MISTAKES = {
     "config.mode": ["--config.mode=trian"],
     "mesh": ["--config.mesh.fsdp=3"],
     "config.method": ["--config.method=gan"],
+    "config.evaluate.limit": ["--config.evaluate.limit=-5"],
+    "config.data.angles": ["--config.data.angles=4"],
+    "config.loss.label_dropout": ["--config.loss.label_dropout=2.0"],
     "config.evaluate.times": ["--config.evaluate.times=0"],
     "config.process.matrix": ["--config.process.name=rates"],
     "--config.train.steps": ["--config.train.steps=many"],
@@ -214,4 +217,13 @@ def test_data_off_their_space_are_refused(tmp_path, capfd):
     assert main.main(["main", *arguments]) == 2
     error = capfd.readouterr().err
     assert "unit vectors" in error and "config.data.name='npz'" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_mistakes_of_sampling_are_told_before_the_training(tmp_path, capfd):
+    arguments = ["--config.labels=True", "--config.sample.guidance=2.0"]
+    arguments += ["--config.sample.interval=(0.9,0.1)", f"--workdir={tmp_path / 'run'}"]
+    code = main.main(["main", "--config=configs/gaussian_diffusion.py:smoke", *arguments])
+    error = capfd.readouterr().err
+    assert code == 2 and "config.sample.interval=(0.9, 0.1)" in error
     assert not (tmp_path / "run").exists()

@@ -30,7 +30,7 @@ from gmjax.data import (
 )
 from gmjax.data.files import Config
 from gmjax.data.glyph import glyph_pmf
-from gmjax.types import Dataset, lookup
+from gmjax.types import Dataset, UserError, lookup
 
 __all__ = ["DATASETS", "DECODERS", "DEFAULTS", "decoder", "defaults", "glyph_pmf", "load"]
 
@@ -184,4 +184,11 @@ def decoder(config: Config) -> Decoder | None:
 
 def _complete(config: Config) -> Config:
     given = {key: config[key] for key in config if config[key] is not None}
-    return {**defaults(config["name"]), **given}
+    known = defaults(config["name"])
+    for key in given:
+        if key not in known:
+            raise UserError(
+                f"config.data.{key}={given[key]!r}: data set {config['name']!r} has no such key;"
+                f" valid: {', '.join(known)}"
+            )
+    return {**known, **given}

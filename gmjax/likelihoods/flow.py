@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from gmjax.processes.observed import batch_size
 from gmjax.spaces.product import product
-from gmjax.types import Array, Cond, Key, Predict, Process, PyTree, lookup
+from gmjax.types import Array, Cond, Key, Predict, Process, PyTree, UserError, lookup
 
 LogLikelihood = Callable[[Predict, Key, PyTree, Cond], Array]
 
@@ -32,18 +32,18 @@ def log_likelihood(
     """log p_s(x) under a score network, s the least of `times`, in nats in the reference measure.
 
     Args:
-        process: on one space, with a velocity.
+        process: with a velocity.
         times, probes, law: see `along`.
 
     Returns:
         See `along`; `predict` gives what the process reads as a score.
 
     Raises:
-        ValueError: the process has no probability flow, or lives on a product.
+        ValueError: the process has no probability flow.
     """
     of = process.velocity
-    if of is None or isinstance(process.space, Mapping):
-        raise ValueError("no probability flow: this process has no velocity on a single space")
+    if of is None:
+        raise ValueError("no probability flow: this process has no velocity")
 
     def velocity(out, x, t):
         score = process.read(out, x, t)  # type: ignore[misc]
@@ -76,11 +76,13 @@ def along(
         (predict, key, x [B, *S], cond) -> [B]. Differentiable in what `predict` closes over.
 
     Raises:
-        UserError: an unknown law.
+        UserError: an unknown law, or a negative number of directions.
 
     Source: Hutchinson (1990) with signs; Grathwohl et al. (2019) for fixed directions.
     """
     draw = lookup(PROBES, law, "config.evaluate.probe")
+    if probes < 0:
+        raise UserError(f"config.evaluate.probes={probes} must be 0 (exact) or more")
     space = product(space) if isinstance(space, Mapping) else space
     tree, noise = jax.tree.map, lambda key, x: space.noise(key, x, draw)
 

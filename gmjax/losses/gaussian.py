@@ -8,7 +8,7 @@ times c / sigma, so a loss is a weight W(t) on |x0 - D(x_t)|^2:
     likelihood    -SNR' / 2           the variational bound (Kingma et al. 2021, equation 15)
     min_snr       min(SNR, 5)         Hang et al. (2023)
     sigmoid       -SNR' / 2 sigmoid(2 - log SNR)            Kingma and Gao (2023), bias 2
-    edm           1 / sigma^2 + 1 / (alpha s)^2             Karras et al. (2022), for any alpha
+    edm           SNR + 1 / s^2       Karras et al. (2022), of x / alpha
 
 With `likelihood` and the time sampler's weight 1 / p(t), the mean over times is the bound's
 diffusion part,
@@ -48,7 +48,7 @@ WEIGHTS: dict[str, Callable[[At], Array]] = {
     "likelihood": lambda at: 0.5 * at.fall,
     "min_snr": lambda at: jnp.minimum(at.snr, 5.0),
     "sigmoid": lambda at: 0.5 * at.fall * jax.nn.sigmoid(2 - jnp.log(at.snr)),
-    "edm": lambda at: 1 / at.sigma**2 + 1 / (at.alpha * at.data_std) ** 2,
+    "edm": lambda at: at.snr + 1 / at.data_std**2,
 }
 
 
@@ -87,7 +87,9 @@ def denoising(
         out = predict(x, t, cond)
         gap = out - heads.target(head, path, x0, eps, t, data_std)
         at = numbers(path, head, t, data_std)
-        scale = weight_of(at) / at.own * (weight if integral else 1.0)
+        # Where alpha = 0 the noise is x / sigma: eps has no error, and any weight will do.
+        own = jnp.where(at.own > 0, at.own, 1.0)
+        scale = jnp.where(at.own > 0, weight_of(at) / own, 1.0) * (weight if integral else 1.0)
         return scale * jnp.mean(gap**2, tuple(range(1, x0.ndim))), {}
 
     return loss

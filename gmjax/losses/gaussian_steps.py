@@ -33,13 +33,14 @@ class Step(NamedTuple):
 def posterior(path: GaussianPath, x0: Array, x: Array, t: Array, s: Array) -> Step:
     """q(x_s | x_t, x0), s < t: [B, *S] (Ho et al. 2020, equations 6 and 7).
 
-    mean = (alpha_s / alpha_t) r x + alpha_s (1 - r) x0 and variance sigma_s^2 (1 - r), with
-    r = SNR(t) / SNR(s).
+    mean = (alpha_t sigma_s^2 / (alpha_s sigma_t^2)) x + alpha_s (1 - r) x0 and variance
+    sigma_s^2 (1 - r), with r = SNR(t) / SNR(s).
     """
     log_ratio = log_snr(path, t) - log_snr(path, s)
     rest = -jnp.expm1(log_ratio)
     at, as_ = path.alpha(t), path.alpha(s)
-    mean = spread(as_ / at * jnp.exp(log_ratio), x) * x + spread(as_ * rest, x) * x0
+    keep = at / as_ * (path.sigma(s) / path.sigma(t)) ** 2
+    mean = spread(keep, x) * x + spread(as_ * rest, x) * x0
     log_variance = 2 * jnp.log(path.sigma(s)) + jnp.log(rest)
     return Step(mean, spread(log_variance, x))
 

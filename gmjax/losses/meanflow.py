@@ -54,14 +54,14 @@ def mean_flow(
         raise UserError(f"config.loss.power={power} must not be negative")
 
     def loss(average: Average, key: Key, x0: Array, cond: Cond):
-        key_pair, key_t, key_r, key_mix, key_x = jax.random.split(key, 5)
+        key_pair, key_t, key_r, key_mix, key_apart, key_x = jax.random.split(key, 6)
         n = len(x0)
         x1 = pair(path, key_pair, x0, cond, couple)
         first = times(key_t, n)
         # Stratified times are ordered, and two such would go hand in hand.
         second = jax.random.permutation(key_mix, times(key_r, n))
         t = jnp.maximum(first, second)
-        apart = jax.random.permutation(key_r, jnp.arange(n) < round(share * n))
+        apart = jax.random.permutation(key_apart, jnp.arange(n) < round(share * n))
         r = jnp.where(apart, jnp.minimum(first, second), t)
         x, v = jax.vmap(path.draw)(jax.random.split(key_x, n), x0, x1, t)
         u, target = regression(average, x, v, r, t, cond)

@@ -18,6 +18,7 @@ from gmjax.processes.schedules import Schedule
 from gmjax.types import Array, Key
 
 TimeSampler = Callable[[Key, int], tuple[Array, Array]]
+NOISE = -14.0  # the log-SNR from which on nothing is left to see of the data
 
 
 def independent(key: Key, n: int) -> Array:
@@ -97,10 +98,10 @@ def on_grid(steps: int, spread: Callable = stratified) -> TimeSampler:
 
 
 def uniform_in_log_snr(path: GaussianPath, t_min: float, spread: Callable = stratified):
-    """log-SNR uniform on its range over [t_min, 1], which must be bounded."""
+    """log-SNR uniform on its range over [t_min, 1], of pure noise down to -14."""
 
     def draw(key, n):
-        high, low = log_snr(path, jnp.asarray([t_min, 1.0]))
+        high, low = jnp.maximum(log_snr(path, jnp.asarray([t_min, 1.0])), NOISE)
         t = jnp.clip(path.inverse(high + (low - high) * spread(key, n)), t_min, 1.0)
         return t, (high - low) / _steepness(path, t)
 

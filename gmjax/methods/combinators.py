@@ -80,7 +80,13 @@ def from_loss(
 
     Returns:
         init: key -> `State`; update: (state, key, batch) -> (state, {name: []}).
+
+    Raises:
+        UserError: a decay outside [0, 1).
     """
+
+    if not 0 <= ema < 1:
+        raise UserError(f"config.optimizer.ema={ema} must lie in [0, 1)")
 
     def start(key: Key) -> State:
         params = init(key)

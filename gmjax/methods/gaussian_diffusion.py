@@ -45,6 +45,7 @@ def build(config: Config, spec: DataSpec) -> Method:
         UserError: a name that is in no table, or a value that is not valid.
     """
     c, labels = config.loss, labelled(config, spec)
+    _check(config)
     lookup(heads.HEADS, c.head, "config.loss.head")
     lookup(gaussian_steps.VARIANCES, c.variance, "config.loss.variance")
     if c.steps:
@@ -119,6 +120,19 @@ def build(config: Config, spec: DataSpec) -> Method:
     return Method(begin, update, evaluate, sample, lambda x: _wrong(x, spec), field, profile)
 
 
+def _check(config: Config) -> None:
+    """Raises `UserError` where a number is out of its range."""
+    c = config.loss
+    for key, wrong, valid in (
+        ("steps", c.steps < 0, "be 0 (continuous time) or more"),
+        ("data_std", not c.data_std > 0, "be positive"),
+        ("std", not c.std > 0, "be positive"),
+        ("variance_weight", c.variance_weight < 0, "be 0 or more"),
+    ):
+        if wrong:
+            raise UserError(f"config.loss.{key}={c[key]} must {valid}")
+
+
 def _path(config: Config, spec: DataSpec) -> tuple[Callable, Callable]:
     """(params -> path, key -> parameters of the path, {} where it has none)."""
     c = config.path
@@ -131,6 +145,7 @@ def _path(config: Config, spec: DataSpec) -> tuple[Callable, Callable]:
             f" config.loss.steps={config.loss.steps} must be 0 and the data discrete"
         )
     own = {k: c[k] for k in ("high", "low") if c[k] is not None}
+    learned.check(**own)
     return (lambda params: learned.learned(params["path"])), (lambda key: learned.init(key, **own))
 
 
@@ -221,11 +236,7 @@ def _evaluator(config: Config, spec: DataSpec, path_of: Callable) -> Callable:
 def _elbo(config: Config, spec: DataSpec, path_of: Callable, number: int, t_min: float) -> Callable:
     c = config.loss
 
-    # The log-SNR of these is not bounded, and -SNR' is at t = 1.
-    endless = config.path.name in ("linear", "trigonometric")
-    clock = lambda path: (
-        times.uniform_in_t(t_min) if endless else times.uniform_in_log_snr(path, t_min)
-    )
+    clock = lambda path: times.uniform_in_log_snr(path, t_min)
 
     def run(params, predict, key, x0, cond):
         path = path_of(params)
@@ -320,9 +331,8 @@ def _sampler(config: Config, spec: DataSpec, path_of: Callable) -> Callable[...,
         x = place(x) if place else x
         passes = 1
         if labels and scale != 1.0:
-            interval = (c.guidance_from, c.guidance_to)
             predict = guidance.classifier_free(
-                predict, scale, spec.num_classes, interval, c.guidance_rescale
+                predict, scale, spec.num_classes, tuple(c.interval), c.rescale
             )
             passes = 2
         read, stepper, times = of(path)

@@ -6,7 +6,9 @@ network sees the features that each space gives and predicts one number for ever
 score, which the process's `read` turns into the score.
 """
 
+import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -32,6 +34,7 @@ from gmjax.types import (
     Predict,
     Process,
     Samples,
+    Space,
     UserError,
     lookup,
 )
@@ -64,6 +67,11 @@ def build(config: Config, spec: DataSpec) -> Method:
     share = config.loss.observed
     if not 0 <= share < 1:
         raise UserError(f"config.loss.observed={share} must lie in [0, 1)")
+    if share and not isinstance(process.space, Mapping) and not entrywise(process.space):
+        raise UserError(
+            f"config.loss.observed={share}: the entries of a state of kind {spec.kind!r} depend on"
+            " each other, and none is given without the rest; valid: 0"
+        )
 
     def init(key: Key):
         x = jax.tree.map(lambda a: a[None], _example(process))
@@ -76,7 +84,7 @@ def build(config: Config, spec: DataSpec) -> Method:
             dropped = jax.random.uniform(key_label, cond["label"].shape) < config.loss.label_dropout
             cond["label"] = jnp.where(dropped, spec.num_classes, cond["label"])
         if share:
-            cond["observed"] = _masks(key_mask, batch["x"], share)
+            cond["observed"] = _masks(key_mask, process.space, batch["x"], share)
         predict = predictor(params, train=True, rngs={"dropout": key_drop})
         x = jax.vmap(lift.enter)(batch["x"]) if lift else batch["x"]
         return train_loss(predict, key_loss, x, cond)
@@ -125,7 +133,7 @@ def build_process(config: Config, spec: DataSpec) -> tuple[Process, Schedule]:
     form = lookup(SCHEDULES, clock.pop("name"), "config.process.schedule.name")
     schedule = call(form, clock, "config.process.schedule")
     own = {k: v for k, v in config.items() if k not in ("name", "schedule") and v is not None}
-    process = call(lambda **own: make(schedule, spec, **own), own, "config.process")
+    process = call(partial(make, schedule, spec), own, "config.process")
     return process, schedule
 
 
@@ -147,7 +155,7 @@ def build_lift(config: Config, spec: DataSpec, schedule: Schedule) -> Lift | Non
         )
     keys = ("name", "schedule")
     own = {k: v for k, v in config.process.items() if k not in keys and v is not None}
-    return LIFTS[name](schedule, spec, **own)
+    return call(partial(LIFTS[name], schedule, spec), own, "config.process")
 
 
 def build_network(config: Config, spec: DataSpec, process: Process) -> tuple[Callable, Callable]:
@@ -192,10 +200,10 @@ def evaluator(config: Config, process: Process, schedule: Schedule, t_min: float
 
 
 def _flow(config: Config, process: Process, schedule: Schedule, t_min: float) -> Callable:
-    if process.velocity is None or isinstance(process.space, Mapping):
+    if process.velocity is None:
         raise UserError(
             f"config.evaluate.likelihood='flow': config.process.name={config.process.name!r} has"
-            " no probability flow on a single space; valid: elbo"
+            " no probability flow; valid: elbo"
         )
     grid = lookup(grids.GRIDS, config.sample.grid, "config.sample.grid")
     steps = grid(positive(config.evaluate, "evaluate.steps"), t_min, schedule)
@@ -282,16 +290,30 @@ def _embed(space: Any, x: Any) -> Array:
     return jax.vmap(space.embed)(x)
 
 
-def _masks(key: Key, x: Any, share: float) -> Any:
-    """Half of the batch with every entry observed with probability `share`, half with none."""
-    leaves, tree = jax.tree.flatten(x)
-    keys = jax.random.split(key, len(leaves) + 1)
+def entrywise(space: Space) -> bool:
+    """Whether the entries of a state may be given one without another.
+
+    So in open sets of R^d and for sites of finite sets, which have no dimension; the entries of a
+    rotation or of a point of a sphere depend on each other.
+    """
+    return space.dim in (0, math.prod(space.shape))
+
+
+def _masks(key: Key, space: Any, x: Any, share: float) -> Any:
+    """Half of the batch observed in part, each entry with probability `share`, half not at all.
+
+    A component whose entries depend on each other is observed as a whole.
+    """
     n = batch_size(x)
-    half = jax.random.uniform(keys[-1], (n,)) < 0.5
+    key_half, key = jax.random.split(key)
+    half = jax.random.uniform(key_half, (n,)) < 0.5
 
-    def mask(k, a):
-        chosen = jax.random.uniform(k, a.shape) < share
-        return chosen & half.reshape((n,) + (1,) * (a.ndim - 1))
+    def mask(space, a, key):
+        wide = lambda b: b.reshape((n,) + (1,) * (a.ndim - 1))
+        drawn = jax.random.uniform(key, a.shape if entrywise(space) else wide(half).shape)
+        return jnp.broadcast_to((drawn < share) & wide(half), a.shape)
 
-    masks = [mask(k, a) for k, a in zip(keys[:-1], leaves, strict=True)]
-    return jax.tree.unflatten(tree, masks)
+    if not isinstance(space, Mapping):
+        return mask(space, x, key)
+    keys = dict(zip(space, jax.random.split(key, len(space)), strict=True))
+    return {name: mask(space[name], x[name], keys[name]) for name in space}

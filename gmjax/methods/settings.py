@@ -1,5 +1,6 @@
 """Values of a configuration, checked once where a method is built."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,19 +21,30 @@ def accumulation(config: Config) -> int:
 
 
 def call(make: Callable, kwargs: dict[str, Any], key: str) -> Any:
-    """make(**kwargs), with an unknown or missing key named."""
+    """make(**kwargs) of the keys that it takes, those of other choices left out.
+
+    Raises:
+        UserError: a key that it needs is missing.
+    """
+    signature = inspect.signature(make)
+    own = {k: v for k, v in kwargs.items() if k in signature.parameters}
     try:
-        return make(**kwargs)
+        signature.bind(**own)
     except TypeError as error:
-        raise UserError(f"{key}: {str(error).split(') ')[-1].split('() ')[-1]}") from None
+        raise UserError(f"{key}: {error}; it takes {', '.join(signature.parameters)}") from None
+    return make(**own)
 
 
 def labelled(config: Config, spec: DataSpec) -> bool:
     """`config.labels`: is the model conditioned on the class?
 
     Raises:
-        UserError: the data have none, or guidance asks for what is not learned.
+        UserError: the data have none, guidance asks for what is not learned, or the share of
+            dropped labels is none.
     """
+    drop = config.loss.get("label_dropout", 0.0)
+    if not 0 <= drop <= 1:
+        raise UserError(f"config.loss.label_dropout={drop} must lie in [0, 1]")
     if config.labels and not spec.num_classes:
         raise UserError(f"config.labels=True: data set {config.data.name!r} has no labels")
     scale = config.sample.guidance

@@ -164,7 +164,7 @@ def build(config: dict[str, Any], space: PyTree) -> Coupling:
     """
     name = config["name"]
     if callable(name):
-        return name
+        return grouped(name, config.get("group") or 0)
     form = lookup(COUPLINGS, name, "config.coupling.name")
     own = {k: v for k, v in config.items() if k in KEYS[name] and v is not None}
     make = partial(form, space, **own)

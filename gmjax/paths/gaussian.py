@@ -229,7 +229,10 @@ def build(config: dict[str, Any]) -> GaussianPath:
 
 def _scheduled(schedule: str = "linear", **own: float) -> GaussianPath:
     form = lookup(SCHEDULES, schedule, "config.path.schedule")
-    return variance_preserving(form(**own))
+    try:
+        return variance_preserving(form(**own))
+    except UserError as error:  # the schedule is the path's own here
+        raise UserError(str(error).replace("config.process.schedule", "config.path")) from None
 
 
 PATHS: dict[str, Callable[..., GaussianPath]] = {

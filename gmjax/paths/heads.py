@@ -27,6 +27,7 @@ import jax.numpy as jnp
 from gmjax.paths.gaussian import GaussianPath, slopes
 from gmjax.types import Array, lookup
 
+NOTHING = 1e-9  # of c, below which a head says nothing of x0
 # (alpha, sigma, alpha', sigma', data_std) -> p, q
 Head = Callable[[Array, Array, Array, Array, float], tuple[Array, Array]]
 
@@ -62,12 +63,17 @@ def target(name: str, path: GaussianPath, x0: Array, eps: Array, t: Array, data_
 
 
 def denoised(name: str, path: GaussianPath, out: Array, x: Array, t: Array, data_std: float = 1.0):
-    """(x0, eps) [B, *S] each, the posterior means that a head's output [B, *S] stands for."""
+    """(x0, eps) [B, *S] each, the posterior means that a head's output [B, *S] stands for.
+
+    Where a head says nothing of x0 (c = 0: eps at alpha = 0) it is taken as zero.
+    """
     p, q = coefficients(name, path, t, data_std)
     a, s = path.alpha(t), path.sigma(t)
     c = s * p - a * q
-    p, q, a, s, c = (spread(number, x) for number in (p, q, a, s, c))
-    return (s * out - q * x) / c, (p * x - a * out) / c
+    known = jnp.abs(c) > NOTHING
+    p, q, a, s, c, known = (spread(n, x) for n in (p, q, a, s, jnp.where(known, c, 1.0), known))
+    x0 = jnp.where(known, (s * out - q * x) / c, 0.0)
+    return x0, jnp.where(known, (p * x - a * out) / c, x / s)
 
 
 def convert(path: GaussianPath, out: Array, x: Array, t: Array, source: str, to: str) -> Array:

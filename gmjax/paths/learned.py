@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from gmjax.paths.gaussian import GaussianPath, from_log_snr
-from gmjax.types import Array, Key, PyTree
+from gmjax.types import Array, Key, PyTree, UserError
 
 
 def init(key: Key, high: float = 13.3, low: float = -5.0, units: int = 32) -> PyTree:
@@ -31,6 +31,12 @@ def init(key: Key, high: float = 13.3, low: float = -5.0, units: int = 32) -> Py
             "centre": jax.random.uniform(key, (units,)),
         },
     }
+
+
+def check(high: float = 13.3, low: float = -5.0) -> None:
+    """Raises `UserError` unless the log-SNR falls."""
+    if not high > low:
+        raise UserError(f"config.path.high={high} must exceed config.path.low={low}")
 
 
 def learned(params: PyTree) -> GaussianPath:

@@ -5,6 +5,7 @@
 they are. `LIFTS[name]` says how data enter a state that holds more than they.
 """
 
+import functools
 from collections.abc import Callable
 
 from gmjax.processes import (
@@ -25,10 +26,11 @@ from gmjax.processes.schedules import Schedule
 from gmjax.types import DataSpec, Lift, Process, UserError, lookup
 
 
-def _of_shape(make: Callable[..., Process], kind: str = "") -> Callable[..., Process]:
+def _of_shape(make: Callable, kind: str = "") -> Callable:
     """A builder (schedule, shape, **own) as an entry of the table, for data of one kind or any."""
 
-    def build(schedule: Schedule, spec: DataSpec, **own) -> Process:
+    @functools.wraps(make)  # so that its keys can be read off
+    def build(schedule: Schedule, spec: DataSpec, **own):
         if kind and spec.kind != kind:
             raise UserError(
                 f"config.process.name: {make.__name__} is for data of kind {kind!r}; these are of"
@@ -106,5 +108,5 @@ PROCESSES: dict[str, Callable[..., Process]] = {
 
 # Of the processes whose state is more than the data; built as the process is.
 LIFTS: dict[str, Callable[..., Lift]] = {
-    "langevin": lambda schedule, spec, **own: langevin.lift(schedule, spec.shape, **own),
+    "langevin": _of_shape(langevin.lift),
 }

@@ -69,11 +69,13 @@ def birth_death(
         ("cap", cap, cap >= 1),
         ("arrival", arrival, arrival >= 0),
         ("death", death, death > 0),
-        ("mean", mean, arrival > 0 if mean is None else mean > 0),
+        ("mean", mean, mean is None or mean > 0),
     ):
         if not valid:
             bound = {"cap": ">= 1", "arrival": ">= 0"}.get(name, "> 0")
             raise UserError(f"config.process.{name}={value} is out of range; valid: {bound}")
+    if arrival == 0 and mean is None:
+        raise UserError("config.process.mean is missing; with arrival=0.0 give one, > 0")
     shape, limit = tuple(shape), arrival / death
     start = limit if mean is None else mean
 

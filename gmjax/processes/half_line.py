@@ -38,6 +38,8 @@ from gmjax.spaces.euclidean import euclidean
 from gmjax.types import Array, Distribution, Process, Space, UserError
 
 _FLOOR = 1e-12  # where x is cut off: its inverse and that one's square are finite in float32
+_SOON = 1e-8  # the least time of the kernel
+_MANY = 1e6  # ancestors, from which on their number is normal
 _FAR = 30.0  # Debye's expansion of I_nu(z) serves from this z on, the series below
 
 
@@ -95,6 +97,16 @@ def half_line(shape: tuple[int, ...]) -> Space:
     )
 
 
+def _poisson(key: Array, u: Array, x: Array) -> Array:
+    """Poisson(u) numbers of the shape and dtype of x, beyond a million by the normal law.
+
+    There the two differ by a distance of order u^-1/2, and integers would overflow.
+    """
+    few = jax.random.poisson(key, jnp.minimum(u, _MANY), x.shape).astype(x.dtype)
+    many = jnp.round(u + jnp.sqrt(u) * jax.random.normal(key, x.shape, x.dtype))
+    return jnp.where(u > _MANY, many, few)
+
+
 def _feller(
     schedule: Schedule, shape: tuple[int, ...], inflow: float, decay: float, sigma: float
 ) -> Process:
@@ -104,7 +116,7 @@ def _feller(
 
     def coefficients(x0, t):
         """c and u."""
-        tau = schedule.clock(t)
+        tau = jnp.maximum(schedule.clock(t), _SOON)
         spread = -jnp.expm1(-decay * tau) / decay if decay else tau
         c = 2 / (sigma**2 * spread)
         return c, c * x0 * jnp.exp(-decay * tau)
@@ -112,7 +124,7 @@ def _feller(
     def sample(key, x0, t):
         key_n, key_x = jax.random.split(key)
         c, u = coefficients(x0, t)
-        n = jax.random.poisson(key_n, u, x0.shape).astype(x0.dtype)
+        n = _poisson(key_n, u, x0)
         return space.project(jax.random.gamma(key_x, nu + 1 + n, dtype=x0.dtype) / c)
 
     def log_prob(x, x0, t):

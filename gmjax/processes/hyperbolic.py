@@ -32,6 +32,8 @@ from gmjax.processes.schedules import Schedule
 from gmjax.spaces import hyperbolic
 from gmjax.types import Array, Distribution, Key, Process, UserError
 
+_TINY = 1e-10  # a distance of 1e-5, near the resolution of single precision
+
 
 def brownian(schedule: Schedule, shape: tuple[int, ...]) -> Process:
     """Brownian motion on H^2 or H^3, dX = sqrt(beta(t)) dB.
@@ -49,25 +51,26 @@ def brownian(schedule: Schedule, shape: tuple[int, ...]) -> Process:
         raise UserError(f"config.process.shape={tuple(shape)} is unknown; valid: (3,), (4,)")
     dim = shape[0] - 1
     space = hyperbolic.hyperbolic(dim)
+    clock = lambda t: jnp.maximum(schedule.clock(t), _TINY)
     radial, radius = (_log_plane, _radius_plane) if dim == 2 else (_log_space, _radius_space)
 
     def sample(key, x0, t):
         key_r, key_z = jax.random.split(key)
         z = jax.random.normal(key_z, (dim,), x0.dtype)
-        r = radius(key_r, schedule.clock(t).astype(x0.dtype))
+        r = radius(key_r, clock(t).astype(x0.dtype))
         return space.exp(x0, hyperbolic.lift(x0, r * z / jnp.linalg.norm(z)))
 
     def log_prob(x, x0, t):
-        return radial(hyperbolic.square_distance(x, x0), schedule.clock(t))
+        return radial(hyperbolic.square_distance(x, x0), clock(t))
 
     def target(x0, x, t):
         # grad of r^2 / 2 at x is -log_x(x0).
-        slope = jax.grad(radial)(hyperbolic.square_distance(x, x0), schedule.clock(t))
+        slope = jax.grad(radial)(hyperbolic.square_distance(x, x0), clock(t))
         return -2 * slope * space.log(x, x0)
 
     def std(t):
         # The score is of order 1 / sqrt(tau), and tends to n - 1 and not to zero.
-        tau = schedule.clock(t)
+        tau = clock(t)
         return jnp.sqrt(tau / (1 + tau))
 
     start, one = hyperbolic.origin(dim), jnp.ones(())

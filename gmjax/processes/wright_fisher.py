@@ -45,7 +45,7 @@ from gmjax.processes.diffusions import diffusion_process
 from gmjax.processes.schedules import Schedule
 from gmjax.spaces import calculus
 from gmjax.spaces.simplex import dirichlet, draw_dirichlet, project, simplex
-from gmjax.types import Array, Generator, Key, Process, Space, UserError
+from gmjax.types import Array, Distribution, Generator, Key, Process, Space, UserError
 
 Field = Callable[[Array, Array], Array]  # (x [D], t []) -> [D]
 LEAST_TIME = 1e-6  # of the kernel, whose counts are then exact in float32
@@ -65,7 +65,9 @@ def wright_fisher(
         UserError: another shape, or alpha out of range.
     """
     size, a = _checked(shape, alpha)
-    space, base = simplex(size), dirichlet(a)
+    space, limit = simplex(size), dirichlet(a)
+    # As the kernel, or their ratio at the boundary would not be one.
+    base = Distribution(limit.sample, lambda x: limit.log_prob(positive(x)))
     ancestry = coalescent.lineages(a.sum(), float(schedule.clock(jnp.ones(()))))
     time = lambda t: jnp.maximum(schedule.clock(t), LEAST_TIME)
     std = lambda t: jnp.sqrt(-jnp.expm1(-time(t)))

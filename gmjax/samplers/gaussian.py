@@ -24,7 +24,7 @@ from typing import Any
 from gmjax.paths.gaussian import GaussianPath
 from gmjax.samplers import gaussian_flow, gaussian_multistep, gaussian_noise
 from gmjax.samplers.gaussian_steps import Read, denoise, reader
-from gmjax.types import Stepper, lookup
+from gmjax.types import Stepper, UserError, lookup
 
 __all__ = ["KEYS", "SOLVERS", "build", "corrected", "denoise", "reader"]
 
@@ -66,6 +66,11 @@ def build(config: dict[str, Any], path: GaussianPath, read: Read) -> Stepper:
     own = {k: config[k] for k in KEYS[config["name"]] if config.get(k) is not None}
     stepper = make(path, read, **own)
     if config.get("corrector_steps"):
+        if config["name"] == "unipc":
+            raise UserError(
+                f"config.sample.corrector_steps={config['corrector_steps']}: unipc corrects its own"
+                " last step, and would undo these; valid: 0"
+            )
         snr = config.get("snr")  # None where a configuration leaves it to the default
         return corrected(
             stepper, path, read, 0.16 if snr is None else snr, config["corrector_steps"]

@@ -4,6 +4,7 @@
 path, spaced by its signal-to-noise ratio.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -119,22 +120,26 @@ def path_discrete(
     total: int = 1000,
     spacing: str = "trailing",
 ) -> Array:
-    """Times i / total of a discrete schedule, i among 1 .. total, and t_min at the end.
+    """Times i / total of a discrete schedule, t_min < i / total <= t_max, and t_min at the end.
 
     Args:
         total: T, the number of noise levels.
-        spacing: "trailing" from T down in steps of T / N; "leading" from 1 up in steps of T // N
-            (which does not reach T); "linspace" from 1 to T. `t_max` counts where its index does.
+        spacing: of n levels "trailing" goes from the last down in steps of n / N; "leading" from
+            the first up in steps of n // N, which does not reach the last; "linspace" from the
+            first to the last.
 
     Source: Lin et al. (2024), table 2.
     """
-    last = round(t_max * total)
-    if not steps <= last:
-        raise UserError(f"config.sample.steps={steps} must be at most {last}")
+    first, last = math.floor(t_min * total + 1e-9) + 1, round(t_max * total)
+    levels = last - first + 1
+    if not steps <= levels:
+        raise UserError(
+            f"config.sample.steps={steps} must be at most {levels}, the levels there are"
+        )
     index = {
-        "trailing": lambda: np.round(np.arange(last, 0, -last / steps))[:steps],
-        "leading": lambda: 1 + (last // steps) * np.arange(steps)[::-1],
-        "linspace": lambda: 1 + np.round(np.linspace(0, last - 1, steps))[::-1],
+        "trailing": lambda: np.round(last - levels / steps * np.arange(steps)),
+        "leading": lambda: first + (levels // steps) * np.arange(steps)[::-1],
+        "linspace": lambda: np.round(np.linspace(first, last, steps))[::-1],
     }
     times = lookup(index, spacing, "config.sample.spacing")() / total
     return jnp.asarray(np.append(times, t_min), float)

@@ -87,7 +87,9 @@ def classifier_free(
                 return mixed
             axes = tuple(range(1, c.ndim))
             std = lambda a: jnp.std(a, axes, keepdims=True)
-            return mixed * (1 - rescale + rescale * std(c) / jnp.maximum(std(mixed), 1e-12))
+            size = std(mixed)
+            share = jnp.where(size > 0, std(c) / jnp.where(size > 0, size, 1.0), 1.0)
+            return mixed * (1 - rescale + rescale * share)
 
         return jax.tree.map(mix, out)
 

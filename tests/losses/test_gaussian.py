@@ -301,3 +301,46 @@ def test_the_bound_of_a_learned_variance_leaves_the_mean_alone():
 def test_unknown_names(make, text):
     with pytest.raises(UserError, match=text):
         make()
+
+
+def test_a_weight_of_the_noise_alone_is_that_of_every_path():
+    """EDM's is 1 / s^2 + 1 / r^2 at r = sigma / alpha, whatever alpha is."""
+    with jax.enable_x64(True):
+        for name in set(paths.PATHS) - {"ddpm"}:
+            path = paths.PATHS[name]()
+            t = path.inverse(jnp.asarray([-3.0, 0.0, 2.0]))
+            found = gaussian.WEIGHTS["edm"](gaussian.numbers(path, "edm", t, 0.5))
+            want = jnp.exp(paths.log_snr(path, t)) + 4.0
+            np.testing.assert_allclose(found, want, rtol=1e-9)
+            # The head has that error already.
+            np.testing.assert_allclose(gaussian.numbers(path, "edm", t, 0.5).own, want, rtol=1e-9)
+
+
+def test_pure_noise_is_no_number_too_many():
+    """On the linear path alpha(1) = 0: the step from there, the loss and the bound are finite."""
+    path, t, s = paths.PATHS["linear"](), jnp.ones(1), jnp.full(1, 0.9)
+    x0, x = jnp.full((1, 2), 0.3), jnp.ones((1, 2))
+    step = gaussian_steps.posterior(path, x0, x, t, s)
+    np.testing.assert_allclose(step.mean, 0.1 * x0, rtol=1e-5)  # nothing of x is known of x_s
+    np.testing.assert_allclose(jnp.exp(0.5 * step.log_variance), 0.9, rtol=1e-5)
+    for head in heads.HEADS:
+        predict = predicting(path, head, lambda x, t: 0.1 * x)
+        if head == "eps":
+            predict = lambda x, t, cond: x
+        for weighting in ("simple", "min_snr"):
+            loss = gaussian.denoising(path, head, times.on_grid(4), weighting)
+            assert np.isfinite(loss(predict, KEY, jnp.zeros((8, 2)), None)[0]).all(), head
+
+
+def test_log_snr_times_of_an_endless_path():
+    """int_{t_min}^1 f dt, but for the last 1e-3 of t, whose log-SNR is below -14."""
+    path, t_min = paths.PATHS["linear"](), 0.05
+    sampler = times.uniform_in_log_snr(path, t_min)
+
+    def mean(key):
+        t, weight = sampler(key, 63)
+        return jnp.mean(weight * (0.2 + t))
+
+    values = np.asarray(jax.vmap(mean)(jax.random.split(KEY, 400)))
+    truth = 0.2 * 0.95 + 0.5 * (1 - 0.05**2)
+    assert abs(values.mean() - truth) < 4 * values.std() / 20 + 1.2e-3

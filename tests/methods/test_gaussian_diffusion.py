@@ -77,7 +77,7 @@ def test_every_preset_trains_evaluates_and_samples(preset):
 @pytest.mark.parametrize(
     "changes, labels",
     [
-        ({"sample__guidance": 2.0, "sample__guidance_rescale": 0.7}, True),
+        ({"sample__guidance": 2.0, "sample__rescale": 0.7}, True),
         ({"evaluate__likelihood": "flow"}, False),
         ({"sample__name": "adaptive"}, False),
         ({"sample__corrector_steps": 1, "sample__name": "euler_maruyama"}, False),
@@ -110,6 +110,13 @@ def test_the_profile_and_the_field_of_a_plane():
         ({"loss__weighting": "snr"}, "config.loss.weighting='snr' is unknown"),
         ({"loss__variance": "learned"}, "config.loss.variance='learned' needs config.loss.steps"),
         ({"loss__t_min": 0.0}, "config.loss.t_min=0.0"),
+        ({"loss__steps": -5}, "config.loss.steps=-5"),
+        ({"loss__data_std": 0.0}, "config.loss.data_std=0.0 must be positive"),
+        ({"loss__label_dropout": -3.0}, "config.loss.label_dropout=-3.0"),
+        ({"optimizer__ema": 1.5}, "config.optimizer.ema=1.5"),
+        ({"path__name": "learned", "path__high": -8.0, "path__low": 10.0}, "config.path.high=-8.0"),
+        ({"path__alpha_min": 2.0}, "config.path.alpha_min=2.0"),
+        ({"sample__name": "unipc", "sample__corrector_steps": 1}, "config.sample.corrector_steps"),
         ({"path__name": "ddmp"}, "config.path.name='ddmp' is unknown"),
         ({"path__name": "karras", "path__high": 0.001}, "config.path.high=0.001 must exceed"),
         ({"sample__steps": 0}, "config.sample.steps=0 must be at least 1"),

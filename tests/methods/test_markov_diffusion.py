@@ -7,6 +7,9 @@ import pytest
 
 from configs import markov_diffusion as jobs
 from gmjax import methods
+from gmjax.methods import markov_diffusion
+from gmjax.spaces.euclidean import euclidean
+from gmjax.spaces.rotations import rotations
 from gmjax.types import DataSpec, UserError
 
 KEY = jax.random.key(0)
@@ -127,10 +130,35 @@ def test_mistakes_are_named(change, message):
         methods.build(config(**change), DataSpec((2,), 0, "euclidean"))
 
 
+def test_keys_of_another_choice_are_left_out():
+    """A preset's own keys do not stand in the way of another clock or process; a lack is named."""
+    c = config("vp").copy_and_resolve_references().unlock()
+    c.process.schedule.update(name="cosine", a=1e-3, b=10.0)
+    c.process.update(arrival=2.0, chain="uniform")
+    methods.build(c, DataSpec((2,), 0, "euclidean"))
+    c.process.name = "counts"
+    with pytest.raises(UserError, match="config.process: missing a required argument: 'cap'"):
+        methods.build(c, DataSpec((2,), 0, "counts"))
+
+
 def test_points_off_the_space_are_found():
     method = methods.build(config("torus"), DataSpec((2,), 0, "torus"))
     assert method.check(np.zeros((3, 2))) == ""
     assert "wrap" in method.check(np.full((3, 2), 7.0))
+
+
+def test_rotations_are_given_whole():
+    """Masks keep every state in its space, and give a whole rotation as often as asked."""
+    space = {"position": euclidean(3), "rotation": rotations()}
+    x = {"position": jnp.zeros((4000, 3)), "rotation": jnp.zeros((4000, 3, 3))}
+    masks = jax.tree.map(np.asarray, markov_diffusion._masks(KEY, space, x, 0.4))
+    rotation = masks["rotation"].reshape(4000, 9)
+    assert (rotation.all(1) == rotation.any(1)).all()
+    for share in (rotation[:, 0].mean(), *masks["position"].mean(0)):
+        assert abs(share - 0.2) < 4.5 * np.sqrt(0.2 * 0.8 / 4000)
+    assert not (masks["position"].all(1) == masks["position"].any(1)).all()
+    with pytest.raises(UserError, match="config.loss.observed=0.5"):
+        methods.build(config("sphere", loss__observed=0.5), DataSpec((3,), 0, "sphere"))
 
 
 def test_a_likelihood_that_does_not_exist_is_refused():

@@ -64,3 +64,10 @@ def test_converting_there_and_back():
 def test_an_unknown_head_is_named():
     with pytest.raises(UserError, match="config.loss.head='nope' is unknown; valid: edm, eps"):
         heads.coefficients("nope", paths.linear(), jnp.ones(1))
+
+
+def test_noise_says_nothing_of_data_where_there_are_none():
+    path, x = paths.PATHS["linear"](), jnp.asarray([[0.5, -2.0]])
+    x0, eps = heads.denoised("eps", path, x, x, jnp.ones(1))
+    np.testing.assert_allclose(x0, 0)
+    np.testing.assert_allclose(eps, x)

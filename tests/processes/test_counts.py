@@ -209,7 +209,7 @@ def test_bad_input():
     for name, value in (("cap", 0), ("arrival", -1.0), ("death", 0.0), ("mean", 0.0)):
         with pytest.raises(UserError, match=f"config.process.{name}={value} is out of range"):
             counts.birth_death(linear(), (1,), **{"cap": 5, name: value})
-    with pytest.raises(UserError, match="mean=None"):
+    with pytest.raises(UserError, match="config.process.mean is missing"):
         counts.birth_death(linear(), (1,), cap=5, arrival=0.0)
     assert BOTH.space.check(np.asarray([[0, 12]])) == ""
     for x in ([[0, 13]], [[0, -1]], [[0, 0.5]]):

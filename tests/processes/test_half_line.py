@@ -266,3 +266,18 @@ def test_base_is_normalised(process):
         x = (jnp.arange(20_000) + 0.5) * 0.002
         p = jnp.exp(jax.vmap(lambda x: process.base.log_prob(x[None]))(x))
         assert float(jnp.sum(p) * 0.002) == pytest.approx(1, abs=1e-4)
+
+
+def test_many_ancestors_and_no_time():
+    """States of 1e5 at t = 1e-2, where the Poisson numbers pass 2^31, and t = 0."""
+    process = half_line.cox_ingersoll_ross(constant(1e-3), (1,), **PARAMETERS)
+    x0, n = jnp.asarray([2e5]), 2000
+    keys = jax.random.split(jax.random.key(1), n)
+    draw = jax.jit(jax.vmap(process.sample, (0, None, None)))
+    x = np.asarray(draw(keys, x0, jnp.asarray(1e-2)), np.float64)
+    # tau = 1e-5: mean x0 (1 - tau) + 1.5 tau, variance x0 sigma^2 tau; normal at this size.
+    assert abs(x.mean() - 2e5 * (1 - 1e-5)) < 4.5 * np.sqrt(2.0 / n) + 2e5 * 1e-6
+    assert abs(x.var() / 2.0 - 1) < 4.5 * np.sqrt(2 / n) + 0.05
+    x, t = draw(keys[:4], jnp.asarray([0.3]), jnp.zeros(())), jnp.zeros(())
+    np.testing.assert_allclose(x, 0.3, atol=1e-2)
+    assert np.isfinite(jax.vmap(lambda x: process.target(jnp.asarray([0.3]), x, t))(x)).all()

@@ -462,3 +462,14 @@ def test_nothing_is_nan_at_the_boundary():
 def test_bad_input_is_said(shape, alpha, message):
     with pytest.raises(UserError, match=message):
         wright_fisher(constant(), shape, alpha)
+
+
+def test_a_limit_with_mass_at_the_boundary_has_a_bound():
+    """E log q_1 / base is a KL, at alpha = .1, where parts of draws are below any precision."""
+    process = wright_fisher(linear(0.2, 8.0), (3,), 0.1)
+    x0, one = jnp.asarray([0.2, 0.3, 0.5]), jnp.ones(())
+    keys = jax.random.split(KEY, 4000)
+    x = jax.vmap(lambda k: process.sample(k, x0, one))(keys)
+    ratio = jax.vmap(lambda x: process.log_prob(x, x0, one) - process.base.log_prob(x))(x)
+    ratio = np.asarray(ratio, np.float64)
+    assert ratio.mean() > -4.5 * ratio.std() / np.sqrt(len(ratio)) and ratio.mean() < 0.1

@@ -100,3 +100,14 @@ def test_a_grid_is_made_inside_a_compiled_function():
     path = PATHS["vp_cosine"]()
     got = jax.jit(lambda x: x * path_grid("log_snr", 5, path))(1.0)
     np.testing.assert_allclose(got, path_grid("log_snr", 5, path), rtol=1e-6)
+
+
+@pytest.mark.parametrize("spacing", ["trailing", "leading", "linspace"])
+def test_discrete_levels_above_the_end(spacing):
+    """Every spacing falls and stays above t_min, also where the first levels lie below it."""
+    path = PATHS["vp_cosine"]()
+    for steps in (50, 334, 500, 997):
+        times = path_grid("discrete", steps, path, 3e-3, spacing=spacing)
+        assert len(times) == steps + 1 and (np.diff(times) < 0).all()
+    with pytest.raises(UserError, match="must be at most 997"):
+        path_grid("discrete", 998, path, 3e-3, spacing=spacing)

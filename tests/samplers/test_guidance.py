@@ -172,3 +172,10 @@ def test_a_classifier_on_the_sphere_gives_a_riemannian_gradient():
 def test_bad_input_is_named(make, text):
     with pytest.raises(UserError, match=text):
         make()
+
+
+def test_rescaling_one_number_leaves_it():
+    predict = lambda x, t, cond: jnp.where((cond["label"] == 7)[:, None], 0.2, 0.7)
+    guided = guidance.classifier_free(predict, 2.0, 7, rescale=0.7)
+    out = guided(jnp.zeros((2, 1)), jnp.full(2, 0.5), {"label": jnp.arange(2)})
+    np.testing.assert_allclose(out, 1.2, rtol=1e-6)
