@@ -1,0 +1,101 @@
+"""The reduction to two numbers a particle against the library's gradients and closed forms."""
+
+import csv
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import linear_gaussian as lg
+from experiments import vr_iwae_snr as experiment
+from experiments.snr_gradients import CURVES, DREP, V, reduced, simulated
+
+
+@pytest.fixture(scope="module")
+def small():
+    """Five dimensions, four points: alpha 0 and 1/2, one and four particles."""
+    x, w = lg.problem(jax.random.key(0), 5, 4, 0.3)
+    run = jax.jit(lambda key: reduced(key, x, w, (0.0, 0.5), (1, 4), 10_000, share=1))
+    return x, w, jax.device_get(run(jax.random.key(1)))
+
+
+def test_one_particle_is_known(small):
+    """c = 1: G has mean -2 h, so E g = -2 delta and std g = |k|, each over the points."""
+    x, w, found = small
+    delta = np.asarray(lg.offset(w, x))
+    for a in (0, 1):
+        b = np.mean(-2 * delta, 0)
+        exact = np.concatenate([np.mean(-2 * delta * x, 0), b])
+        size = np.sqrt(np.mean(np.asarray(x) ** 2, 0)) / 2
+        whole = np.concatenate([size, np.full(5, 0.5)])
+        for curve, k in (("rep", -2 * V**0.5), ("drep", DREP)):
+            i = CURVES.index(curve)
+            # The mean is drep's in both, by 10 000 draws of G, whose deviation is |k|.
+            np.testing.assert_allclose(found.mean[i, a, 0], exact, atol=5 * abs(DREP) * 0.01)
+            np.testing.assert_allclose(found.std[i, a, 0], abs(k) * whole, rtol=0.04)
+        mean = np.mean(np.asarray(w.a * x + w.b - w.theta), 0)
+        np.testing.assert_allclose(found.mean[0, a, 0, 5:], mean, atol=5 * V**0.5 * 0.01)
+        np.testing.assert_allclose(found.std[0, a, 0, 5:], V**0.5 / 2, rtol=0.04)
+        elbo = lg.elbo_gap(5, found.h2).mean()
+        # One draw of log w at each of four points has a deviation of about 1.
+        assert abs(found.gap[a, 0] - elbo) < 0.05
+
+
+def test_it_is_what_the_library_differentiates(small):
+    """Means and deviations over 20 000 replicates of four particles."""
+    x, w, exact = small
+    repeats = 20_000
+    found = simulated(jax.random.key(2), x, w, 4, (0.0, 0.5), repeats, 2000)
+    for a in (0, 1):
+        for curve in CURVES:
+            name, i = ("rep" if curve == "theta" else curve), CURVES.index(curve)
+            part, own = (slice(5), slice(5, 10)) if curve == "theta" else (slice(5, 15), slice(10))
+            mean, var = found.mean[name][0, a, part], found.variance[name][0, a, part]
+            std = exact.std[i, a, 1, own]
+            # Both have errors: of 1 / sqrt(20 000) and 1 / sqrt(10 000) of a deviation at most.
+            # 50 z-scores, |z| < 4.5: fails once in 3 x 10^3 runs.
+            z = (mean - exact.mean[i, a, 1, own]) / (std * np.sqrt(1 / repeats + 1e-4))
+            assert np.abs(z).max() < 4.5
+            # Log variances have errors of sqrt(2 / 20 000) and about as much: 4.5 of them.
+            assert np.abs(np.log(var / std**2)).max() < 4.5 * 0.02
+
+
+def test_averages_of_more_draws_have_less_variance(small):
+    x, w, _ = small
+    found = simulated(jax.random.key(3), x, w, 2, (0.0,), 2000, 500, (1, 4))
+    for name in ("rep", "drep"):
+        ratio = found.variance[name][0] / found.variance[name][1]
+        # Each log variance has an error of sqrt(2 / 2000); 30 ratios, 4.5 of sqrt(2) of them.
+        assert np.abs(np.log(ratio / 4)).max() < 4.5 * 0.045
+
+
+def test_what_an_estimate_shows():
+    snr = np.array([0.0, 0.05, 1.0])
+    draws = np.random.default_rng(0).normal(snr, 1000**-0.5, (100_000, 3))
+    np.testing.assert_allclose(experiment.shown(snr), np.abs(draws).mean(0), rtol=0.01)
+
+
+def test_the_slope_of_a_known_curve():
+    sizes, rng = (16, 32, 64, 128, 256), np.random.default_rng(0)
+    n = np.array(sizes)[:, None]
+    snr = n**0.5 * np.exp(3 / n) * rng.uniform(1, 2, (6, 1, 1, 1)) * np.ones((6, 1, 5, 4))
+    std = np.ones_like(snr)
+    found = experiment.Reduced(*(np.stack([v] * 3, 1) for v in (snr, std)), gap=None, h2=None)
+    fit = experiment.slopes(found, sizes, "drep", 0)
+    np.testing.assert_allclose(fit, 0.5, atol=1e-6)
+    assert "holds" in experiment.slope_verdict("", 0.5, fit)
+    assert "DOES NOT HOLD" in experiment.slope_verdict("", -0.5, fit)
+
+
+def test_smoke(tmp_path):
+    lines = experiment.run(experiment.PRESETS["smoke"], tmp_path)
+    names = {"snr.csv", "figure.png", "figure.pdf", "verdicts.txt"}
+    assert {p.name for p in tmp_path.iterdir()} == names
+    assert (tmp_path / "verdicts.txt").read_text() == "\n".join(lines) + "\n"
+    for wrong in ("DOES NOT", "DO NOT"):
+        assert not [line for line in lines if wrong in line]
+    rows = list(csv.DictReader((tmp_path / "snr.csv").open()))
+    snr = {(r["alpha"], r["n"]): float(r["snr"]) for r in rows if r["curve"] == "rep"}
+    assert snr["0.0", "2"] > snr["0.0", "32"] and snr["0.5", "2"] < snr["0.5", "32"]
+    assert jnp.isfinite(jnp.asarray([float(r["snr"]) for r in rows])).all()
