@@ -40,7 +40,7 @@ def figure(rows, constant: float, path: Path) -> None:
 
     with plt.rc_context(STYLE):
         fig, axes = plt.subplots(2, 4, figsize=(13.5, 6.2), layout="constrained")
-        own = {p: [r for r in rows if r.panel == p] for p in {r.panel for r in rows}}
+        own = {p: [r for r in rows if r.panel == p] for p in dict.fromkeys(r.panel for r in rows)}
         dims, steps, needed, delta, size, below, same, legend = axes.ravel()
         _by_law(dims, own["dims"], "dim", constant)
         dims.set(xlabel="dimension $d$", ylabel="KL, nats", title=_count(own["dims"]))
@@ -132,8 +132,9 @@ def _errors(ax, by_shape):
     ax.set(
         xscale="log", yscale="log", xlabel=r"error of the score $\varepsilon$", ylabel="KL, nats"
     )
+    ax.set_ylim(None, 1e3)
     ax.set_title(f"two points, d = {own[0].dim}, N = {own[0].steps}")
-    ax.legend(loc="upper left")
+    ax.legend(loc="upper left", ncols=2)
 
 
 def _subspace(ax, rows):
@@ -150,6 +151,7 @@ def _subspace(ax, rows):
     ax.plot([], [], "s", color="#882255", ms=3, label=f"against k, d = {dim}")
     ax.plot([], [], "o", color="#56b4e9", ms=3, label="against d, k = 4")
     ax.set(xscale="log", yscale="log", xlabel="$k$ or $d$", ylabel="KL, nats")
+    ax.set_ylim(None, 1e4 * max(r.value for r in rows))
     ax.set_title(f"data on k of d, N = {rows[0].steps}")
     ax.legend(loc="best", fontsize=6)
 
