@@ -75,6 +75,13 @@ def test_the_logistic_masses_are_those_of_scipy():
     np.testing.assert_allclose(found, np.log(mass), rtol=1e-5, atol=1e-5)
 
 
+def test_log_odds_of_any_size_have_their_gradient():
+    law, raw = observations.bernoulli(2), jnp.array([-1e4, -30.0, -1.0, 0.0, 1.0, 30.0, 1e4])
+    for x in (0, 1):
+        total = lambda raw, x=x: law.log_prob(jnp.full(7, x), raw[:, None]).sum()
+        np.testing.assert_allclose(jax.grad(total)(raw), x - jax.nn.sigmoid(raw), atol=1e-6)
+
+
 def test_the_normal_density():
     raw, x = raws("gaussian", 5), jnp.linspace(-3, 3, 5)
     std = np.exp(8 * np.tanh(np.asarray(raw[:, 1]) / 8))
