@@ -19,7 +19,7 @@ import argparse
 import csv
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -81,7 +81,7 @@ class Preset(NamedTuple):
     drawn_dims: Sequence[int] = (4, 32, 256)
     steps: int = 128
     ladder: Sequence[int] = (16, 32, 64, 128, 256, 512)
-    path_ladder: Sequence[int] = tuple(2**i for i in range(4, 21))
+    path_ladder: Sequence[int] = tuple(map(int, 2 ** np.arange(4, 21)))
     deltas: Sequence[float] = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
     sizes: Sequence[float] = (0.03, 0.1, 0.3, 1.0, 3.0)
     subspaces: Sequence[int] = (1, 4, 16, 64, 256, 1024)
@@ -133,13 +133,12 @@ class Setting(NamedTuple):
     grid: str = "exponential_decay"
     rule: str = "exponential"
 
-    def row(self, panel: str, measure: str, value: float, eps: float = 0.0, **own) -> Row:
+    def row(self, panel: str, measure: str, value: float, eps: float = 0.0, **own: Any) -> Row:
         times = reverse_kl.times(self.grid, self.steps, self.end, self.delta)
         limit = float(reverse_kl.bound(self.dim, times)) + eps**2
-        own = {"intrinsic": self.dim, "bound": limit, **own}
-        kind = self.law, measure, self.rule, self.grid, self.dim
-        rest = {"steps": self.steps, "end": self.end, "delta": self.delta, "eps": eps}
-        return Row(panel, *kind, value=float(value), **rest, **own)
+        kind = self.law, measure, self.rule, self.grid, self.dim, own.pop("intrinsic", self.dim)
+        rest = self.steps, self.end, self.delta, eps, float(value), own.pop("error", 0.0)
+        return Row(panel, *kind, *rest, own.pop("bound", limit))
 
 
 def law_kl(target: Target, s: Setting) -> float:
@@ -178,7 +177,7 @@ def drawn(p: Preset, laws: dict[str, Callable[[int], Target]]) -> Iterator[Row]:
     for law, form in laws.items():
         for i, dim in enumerate(p.drawn_dims):
             s = Setting(law, dim, p.steps, p.end, p.delta)
-            times, key = reverse_kl.times(*s[5:6], *s[2:5]), jax.random.key(i)
+            key, times = jax.random.key(i), reverse_kl.times(s.grid, s.steps, s.end, s.delta)
             value, error = reverse_path.by_girsanov(form(dim), times, key, p.replicates)
             yield s.row("dims", "path", value, error=error)
 
