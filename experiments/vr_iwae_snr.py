@@ -232,7 +232,7 @@ def _factor(add, what, published, mine, resampled):
 
 
 class Agreement(NamedTuple):
-    """The library's gradients against the reduction: coordinates of phi, and theta under rep."""
+    """The library's gradients against the reduction: coordinates of phi."""
 
     dims: int
     n: int
@@ -251,7 +251,7 @@ def agreements(key: Key, preset: Preset, sigma: float = 0.01) -> tuple[list[Agre
         key_w, key_r, key_s = jax.random.split(jax.random.fold_in(key, d), 3)
         x, w = lg.problem(key_w, d, preset.points, sigma)
         sizes = [n for dims, n in preset.checked if dims == d]
-        exact = partial(reduced, alphas=alphas, sizes=sizes, repeats=32, share=1)
+        exact = partial(reduced, alphas=alphas, sizes=sizes, repeats=repeats, share=1)
         truth = jax.device_get(jax.jit(exact)(key_r, x, w))
         for i, n in enumerate(sizes):
             found = simulated(key_s, x, w, n, alphas, repeats, preset.chunk)
@@ -268,11 +268,7 @@ def agreements(key: Key, preset: Preset, sigma: float = 0.01) -> tuple[list[Agre
 def _agreement(d, n, alpha, name, mean, var, truth, at, repeats):
     c = CURVES.index(name)
     exact_mean, exact_std = truth.mean[c][at], truth.std[c][at]
-    if name == "rep":  # theta too, which both have alike
-        exact_mean = np.concatenate([truth.mean[0][at][d:], exact_mean])
-        exact_std = np.concatenate([truth.std[0][at][d:], exact_std])
-    else:
-        mean, var = mean[d:], var[d:]
+    mean, var = mean[d:], var[d:]  # theta's noise is b's: together they make no chi-square
     gap = (mean - exact_mean) / (exact_std / repeats**0.5)
     log_ratio = np.log(var / exact_std**2).mean()
     # The log of a chi-square of r - 1 over r - 1 has mean -1 / r and variance 2 / r.

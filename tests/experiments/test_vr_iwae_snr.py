@@ -88,6 +88,7 @@ def test_the_slope_of_a_known_curve():
     assert "DOES NOT HOLD" in experiment.slope_verdict("", -0.5, fit)
 
 
+@pytest.mark.slow
 def test_smoke(tmp_path):
     lines = experiment.run(experiment.PRESETS["smoke"], tmp_path)
     names = {"snr.csv", "figure.png", "figure.pdf", "verdicts.txt"}
