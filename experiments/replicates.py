@@ -21,13 +21,13 @@ Draw = Callable[[Key], PyTree]
 class Moments(NamedTuple):
     """Of independent replicates; every leaf is shaped as one replicate's."""
 
-    count: int
+    number: int
     mean: PyTree
     variance: PyTree  # unbiased
 
     def error(self) -> PyTree:
         """Standard errors of the means."""
-        return jax.tree.map(lambda v: np.sqrt(v / self.count), self.variance)
+        return jax.tree.map(lambda v: np.sqrt(v / self.number), self.variance)
 
 
 def collect(draw: Draw, key: Key, count: int, chunk: int, label: str = "replicates") -> PyTree:

@@ -19,6 +19,7 @@ Run `python -m experiments.vr_iwae_bias_variance`; every function takes the prob
 import argparse
 import csv
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -99,7 +100,7 @@ def estimates(
         y = variational.bound((log_w - limit).reshape(size, -1), alpha)
         return jnp.stack([jnp.mean(f) for f in (y, y - jnp.expm1(k * y) / k, y**2)])
 
-    each = [jax.vmap(lambda *a, n=n: one(*a, n), out_axes=1)(alphas, limits) for n in sizes]
+    each = [jax.vmap(partial(one, size=n), out_axes=1)(alphas, limits) for n in sizes]
     return jnp.stack(each, 1)
 
 
@@ -155,8 +156,20 @@ def tabulate(found: np.ndarray, problem: Problem, preset: Preset) -> list[Row]:
     rows = []
     for a, alpha in enumerate(preset.alphas):
         for i, n in enumerate(preset.sizes):
-            both = [float(v[j, i, a]) for j in (0, 1) for v in (mean, error)]
-            rows.append(Row(problem.dims, problem.h2, alpha, n, *both, gamma2(problem, alpha)))
+            bias, off, variance, wide = [float(v[j, i, a]) for j in (0, 1) for v in (mean, error)]
+            rows.append(
+                Row(
+                    problem.dims,
+                    problem.h2,
+                    alpha,
+                    n,
+                    bias,
+                    off,
+                    variance,
+                    wide,
+                    gamma2(problem, alpha),
+                )
+            )
     return rows
 
 
@@ -195,7 +208,7 @@ def verdicts(found: np.ndarray, problem: Problem, preset: Preset) -> list[str]:
             continue
         for i, (what, exact) in enumerate((("bias", -g / 2), ("variance", g / k))):
             values = found[i][:, fit, a] * sizes[fit] / exact
-            got = constant(sizes[fit], values)
+            got = constant(sizes[fit].tolist(), values)
             # Refused where a 99.9 % interval, there being many of them, and half a per cent for
             # what the cubic leaves do not hold the theorem's value.
             holds = abs(got.slope - 1) < 1.9 * (got.high - got.slope) + 0.005

@@ -54,17 +54,21 @@ class Row(NamedTuple):
     limit: float  # VR bound - log p(x)
 
 
+SIZES = tuple(2**j for j in range(1, 10))
+LARGE = tuple(2**j for j in range(4, 13))
+
+
 class Preset(NamedTuple):
     """How much to run."""
 
     dims: Sequence[int] = (20, 100, 1000)
     sigmas: Sequence[float] = (0.01, 0.5)
     alphas: Sequence[float] = (0.0, 0.2, 0.5, 0.9)
-    sizes: Sequence[int] = tuple(2**j for j in range(1, 10))
+    sizes: Sequence[int] = SIZES
     points: int = 1024
     runs: int = 10  # models, data sets and perturbations
     repeats: int = 4
-    slope_sizes: Sequence[int] = tuple(2**j for j in range(4, 13))
+    slope_sizes: Sequence[int] = LARGE
     slope_points: int = 256
     checked: Sequence[tuple[int, int]] = ((20, 2), (20, 32))  # (d, N) by differentiation
     checked_alphas: Sequence[float] = (0.0, 0.5)
@@ -145,7 +149,7 @@ def tabulate(found: Reduced, dims: int, sigma: float, preset: Preset) -> list[Ro
     for curve in CURVES:
         snr = ratios(found, curve)
         for a, alpha in enumerate(preset.alphas):
-            limit = float(np.mean(lg.limit_gap(alpha, dims, found.h2)))
+            limit = float(np.mean(lg.limit_gap(alpha, dims, np.asarray(found.h2))))
             for i, n in enumerate(preset.sizes):
                 own = snr[:, a, i].mean(-1)
                 error = own.std(ddof=1) / len(own) ** 0.5
@@ -157,7 +161,7 @@ def tabulate(found: Reduced, dims: int, sigma: float, preset: Preset) -> list[Ro
 
 
 # Published, means of 10 runs: (d, sigma, alpha) -> gap at N = 512, and SNR of phi at N = 2 and 512.
-REFERENCE = {
+REFERENCE: dict[tuple, tuple[float, tuple[float, ...], tuple[float, ...]]] = {
     (20, 0.01, 0.0): (-0.001, (0.289, 0.026), (1.56, 13.1)),
     (20, 0.01, 0.5): (-0.210, (0.397, 3.84), (1.98, 30.6)),
     (100, 0.01, 0.0): (-0.022, (0.454, 0.082), (2.10, 1.84)),
@@ -165,7 +169,7 @@ REFERENCE = {
     (1000, 0.01, 0.0): (-7.02, (0.372, 0.250), (1.49, 1.29)),
     (1000, 0.01, 0.9): (-20.40, (0.484, 5.88), (1.95, 26.1)),
     (1000, 0.5, 0.0): (-691.4, (19.0, 18.0), (71.4, 55.8)),
-    (1000, 0.5, 0.5): (-697.5, None, None),
+    (1000, 0.5, 0.5): (-697.5, (), ()),
 }
 
 
@@ -193,7 +197,8 @@ def checks(found: Reduced, dims: int, sigma: float, preset: Preset) -> list[Chec
     factor from N = 2 to 512 and that from rep to drep use the same coordinates, whose own factors
     cancel; their errors are by resampling.
     """
-    rng, out = np.random.default_rng(0), []
+    rng = np.random.default_rng(0)
+    out: list[Check] = []
     if preset.points != 1024 or not {2, 512} <= set(preset.sizes):
         return out
     ends = [preset.sizes.index(2), preset.sizes.index(512)]
@@ -206,7 +211,7 @@ def checks(found: Reduced, dims: int, sigma: float, preset: Preset) -> list[Chec
         rounding = 0.0005 if abs(gap) < 2 else 0.005 if abs(gap) < 100 else 0.05
         error = math.hypot(own.std(ddof=1) * math.sqrt(0.1 + 1 / len(own)), rounding / 3**0.5)
         out.append(add("gap at 512", gap, float(own.mean()), error))
-        if published[0] is None:
+        if not published[0]:
             continue
         snr = np.stack([shown(ratios(found, c)[:, a][:, ends]) for c in ("rep", "drep")])
         runs, coordinates = snr.shape[1], snr.shape[-1]

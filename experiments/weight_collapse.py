@@ -53,12 +53,15 @@ FAMILIES = (
 )
 
 
+SIZES = tuple(2**j for j in range(1, 12))
+
+
 class Preset(NamedTuple):
     """How much to run."""
 
     families: Sequence[Family] = FAMILIES
     dims: Sequence[int] = (10, 100, 1000, 10_000, 100_000)
-    sizes: Sequence[int] = tuple(2**j for j in range(1, 12))
+    sizes: Sequence[int] = SIZES
     alphas: Sequence[float] = (0.0, 0.2, 0.5)
     replicates: int = 240
     chunk: int = 60
