@@ -237,7 +237,7 @@ def localisation(target: Target, times: Sequence[float], draws: Key, count: int)
                 sigma, slope = jax.jvp(path.sigma, (t,), (jnp.ones_like(t),))
                 return sigma**3 / (2 * slope) * rate, square
 
-            # Batches: compiled for thousands of draws at once, XLA on the CPU has got this wrong.
+            # Batches of draws: mapped over times and draws together it came out wrong on the CPU.
             return jax.lax.map(one, keys, batch_size=50)
 
         keys = jax.random.split(draws, count)
