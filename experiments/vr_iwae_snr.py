@@ -213,11 +213,14 @@ def checks(found: Reduced, dims: int, sigma: float, preset: Preset) -> list[Chec
         out.append(add("gap at 512", gap, float(own.mean()), error))
         if not published[0]:
             continue
-        snr = np.stack([shown(ratios(found, c)[:, a][:, ends]) for c in ("rep", "drep")])
+        snr = np.stack([ratios(found, c)[:, a][:, ends] for c in ("rep", "drep")])
         runs, coordinates = snr.shape[1], snr.shape[-1]
         picks = rng.integers(runs, size=(2000, 10)), rng.integers(coordinates, size=(2000, 10))
-        ten = snr.transpose(0, 2, 1, 3)[:, :, *picks].mean(-1)  # [2, ends, 2000]
-        mine = snr.mean((1, 3))
+        ten = snr.transpose(0, 2, 1, 3)[:, :, *picks]  # [2, ends, 2000, 10]
+        # Each from 1000 repeats: noise of the mean and of the deviation.
+        ten = np.abs(ten + rng.normal(size=ten.shape) / 1000**0.5)
+        ten = (ten * (1 + rng.normal(size=ten.shape) / 2000**0.5)).mean(-1)
+        mine = shown(snr).mean((1, 3))
         for i, name in enumerate(("rep", "drep")):
             for j, n in enumerate((2, 512)):
                 what = f"SNR {name} at {n}"
