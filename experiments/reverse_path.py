@@ -237,7 +237,6 @@ def localisation(target: Target, times: Sequence[float], draws: Key, count: int)
                 sigma, slope = jax.jvp(path.sigma, (t,), (jnp.ones_like(t),))
                 return sigma**3 / (2 * slope) * rate, square
 
-            # Batches of draws: mapped over times and draws together it came out wrong on the CPU.
             return jax.lax.map(one, keys, batch_size=50)
 
         keys = jax.random.split(draws, count)
