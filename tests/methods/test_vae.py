@@ -75,7 +75,12 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+QUICK = {"smoke", "gaussian", "vr_iwae"}
+
+
+@pytest.mark.parametrize(
+    "case", [c if c in QUICK else pytest.param(c, marks=pytest.mark.slow) for c in CASES]
+)
 def test_every_law_and_bound_trains_evaluates_and_samples(case):
     make, changes, spec = CASES[case]
     config = make(**changes)

@@ -464,6 +464,7 @@ def test_bad_input_is_said(shape, alpha, message):
         wright_fisher(constant(), shape, alpha)
 
 
+@pytest.mark.slow
 def test_a_limit_with_mass_at_the_boundary_has_a_bound():
     """E log q_1 / base is a KL, at alpha = .1, where parts of draws are below any precision."""
     process = wright_fisher(linear(0.2, 8.0), (3,), 0.1)
