@@ -63,7 +63,8 @@ def test_nothing_overflows():
             assert 1 - 1e-5 <= SIZE(w, alpha) <= 2**16 * (1 + 1e-5)
     ends = np.logaddexp.reduce(signs) - np.log(2**16), signs.mean()
     found = [VALUE(np.float32(signs), alpha) for alpha in (0.0, 1.0)]
-    np.testing.assert_allclose(found, ends, rtol=1e-6)
+    # The mean of numbers of size 1e4 is known to their rounding, however they are summed.
+    np.testing.assert_allclose(found, ends, rtol=1e-6, atol=1e4 * np.finfo(np.float32).eps)
 
 
 def test_the_ends_and_the_order_between_them():
