@@ -106,7 +106,7 @@ PRESETS = {
         localised_dim=256,
     ),
     "smoke": Preset(
-        dims=(1, 100, 10_000),
+        dims=(1, 10, 100, 10_000),
         drawn_dims=(2, 4, 8),
         steps=32,
         ladder=(16, 32, 64),
