@@ -1,10 +1,13 @@
 """The figure of `experiments.weight_collapse`: gaps against N and histograms of weights."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from experiments import page
 
 COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7")
 SHADES = ("#000000", "#0072b2", "#009e73", "#e69f00", "#d55e00")
@@ -18,17 +21,11 @@ def figure(rows: Sequence[Any], shares: Mapping[tuple, np.ndarray], path: Path) 
         rows: of `weight_collapse.Row`.
         shares: (codes, alpha, "start" or "trained") -> normalised weights.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from matplotlib.lines import Line2D
 
     families = list(dict.fromkeys(r.family for r in rows))
-    style: dict = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
-    with plt.rc_context({**style, "legend.frameon": False, "pdf.fonttype": 42}):
-        shape = len(families) + 1, SHOWN
-        size = (9.5, 2.4 * shape[0])
-        fig, axes = plt.subplots(*shape, figsize=size, layout="constrained", squeeze=False)
+    lines = len(families) + 1
+    with page.figure(path, lines, SHOWN, (9.5, 2.4 * lines), squeeze=False) as (fig, axes):
         for line, family in zip(axes, families, strict=False):
             own = [r for r in rows if r.family == family]
             dims = list(dict.fromkeys(r.dims for r in own))[:SHOWN]
@@ -50,7 +47,7 @@ def figure(rows: Sequence[Any], shares: Mapping[tuple, np.ndarray], path: Path) 
         axes[-1, 0].set_ylabel("density")
         axes[-1, 0].legend(fontsize=7, title="codes", title_fontsize=7)
         orders = list(dict.fromkeys(r.alpha for r in rows))
-        mark = lambda **kwargs: plt.Line2D([], [], **kwargs)
+        mark = partial(Line2D, [], [])
         handles = [
             mark(color=c, label=rf"$\alpha = {a:g}$") for a, c in zip(orders, COLOURS, strict=False)
         ]
@@ -62,9 +59,6 @@ def figure(rows: Sequence[Any], shares: Mapping[tuple, np.ndarray], path: Path) 
             mark(color="grey", ls="-.", lw=0.8, label="collapse, sharp"),
         ]
         fig.legend(handles=handles, loc="outside upper center", ncols=9, fontsize=7)
-        for suffix in (".png", ".pdf"):
-            fig.savefig(path.with_suffix(suffix), dpi=200)
-        plt.close(fig)
 
 
 def _gaps(ax, rows):

@@ -15,8 +15,6 @@ Run `python -m experiments.d_linear_convergence`; every function takes the law, 
 grid and the error as arguments.
 """
 
-import argparse
-import csv
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +22,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments import d_linear_page, d_linear_verdicts, reverse_kl, reverse_path
+from experiments import d_linear_page, d_linear_verdicts, page, reverse_kl, reverse_path
 from gmjax.targets import TARGETS
 from gmjax.targets.laws import Target
 
@@ -299,24 +297,15 @@ MEASURED = (
 def run(preset: Preset, out: Path) -> list[str]:
     """Measures, then writes errors.csv, figure.png, figure.pdf and verdicts.txt to `out`."""
     rows = [row for measure in MEASURED for row in measure(preset)]
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / "errors.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(Row._fields)
-        writer.writerows(rows)
+    page.table(out / "errors.csv", rows)
     d_linear_page.figure(rows, d_linear_verdicts.constant(rows), out / "figure")
     lines = d_linear_verdicts.verdicts(rows)
-    (out / "verdicts.txt").write_text("\n".join(lines) + "\n")
-    return lines
+    return page.say(out, lines)
 
 
 def main() -> None:
     """The command line of `run`."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--preset", choices=PRESETS, default="default")
-    parser.add_argument("--out", type=Path, default=Path("runs/d_linear_convergence"))
-    given = parser.parse_args()
-    print(*run(PRESETS[given.preset], given.out), f"written to {given.out}", sep="\n")
+    page.command("d_linear_convergence", run, PRESETS, __doc__)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments import page
+
 COLOURS = {
     "gaussian": "#0072b2",
     "two_point": "#d55e00",
@@ -21,25 +23,11 @@ NAMES = {
     "subspace": "Gaussian on a subspace",
 }
 LINES = {"path": "-", "law": "--"}
-STYLE: dict = {
-    "font.size": 8.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "legend.frameon": False,
-    "legend.fontsize": 7,
-    "pdf.fonttype": 42,
-}
 
 
 def figure(rows, constant: float, path: Path) -> None:
     """Draws all panels: PNG and PDF."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    with plt.rc_context(STYLE):
-        fig, axes = plt.subplots(2, 4, figsize=(13.5, 6.2), layout="constrained")
+    with page.figure(path, 2, 4, (13.5, 6.2)) as (fig, axes):
         own = {p: [r for r in rows if r.panel == p] for p in dict.fromkeys(r.panel for r in rows)}
         dims, steps, needed, delta, size, below, same, legend = axes.ravel()
         _by_law(dims, own["dims"], "dim", constant)
@@ -52,13 +40,7 @@ def figure(rows, constant: float, path: Path) -> None:
         _subspace(below, own["subspace"])
         _same(same, own["localised"])
         _legend(legend)
-        for letter, ax in zip("abcdefg", axes.ravel(), strict=False):
-            title = ax.get_title()
-            ax.set_title("")
-            ax.set_title(f"({letter}) {title}", fontsize=8.5, loc="left")
-        for suffix in (".png", ".pdf"):
-            fig.savefig(path.with_suffix(suffix), dpi=200)
-        plt.close(fig)
+        page.letter(axes.ravel()[:-1])
 
 
 def _count(rows):

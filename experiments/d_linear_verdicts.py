@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from experiments import page
 from experiments.measure import Fit, exponent
 from experiments.reverse_kl import SHAPES
 
@@ -50,13 +51,13 @@ def _delta_verdicts(rows):
     lines.append(_most(what, 2, fit))
     own = [r for r in rows if (r.grid, r.measure) == ("exponential_decay", "law")]
     fit = exponent(x, [r.value for r in own])
-    lines.append(f"KL of the law ~ (T + log 1/delta)^a at one N, no theorem: {_interval(fit)}")
+    lines.append(f"KL of the law ~ (T + log 1/delta)^a at one N, no theorem: {page.interval(fit)}")
     for grid in ("exponential_decay", "uniform"):
         own = [r for r in rows if (r.grid, r.measure) == (grid, "needed_path")]
         if len(own) > 2:
             fit = exponent([1 / r.delta for r in own], [r.value for r in own])
             name = {"uniform": "the uniform grid, no theorem", "exponential_decay": "the paper's"}
-            lines.append(f"N for a KL of the path ~ delta^-a, {name[grid]}: {_interval(fit)}")
+            lines.append(f"N for a KL of the path ~ delta^-a, {name[grid]}: {page.interval(fit)}")
     least = min(r.delta for r in rows)
     pair = {(r.grid, r.measure): r.value for r in rows if r.delta == least}
     for measure in ("path", "law"):
@@ -78,8 +79,8 @@ def _error_verdicts(shape, rows):
     share = max((law[eps] - law[0.0]) / eps**2 for eps in sizes)
     return [
         f"KL of the law - that without error ~ eps^a, {shape}: theorem at most a path of eps^2,"
-        f" measured {_interval(fit)}, at most {share:.3f} eps^2, under the path's KL at every eps:"
-        f" {'holds' if under else 'DOES NOT HOLD'}"
+        f" measured {page.interval(fit)}, at most {share:.3f} eps^2, under the path's KL at every"
+        f" eps: {page.outcome(under)}"
     ]
 
 
@@ -117,7 +118,7 @@ def _identity_verdicts(rows):
         off = max(abs(gap) / r.value for (gap, _), r in zip(gaps, right, strict=True))
         lines.append(
             f"sigma^3 / (2 sigma') d/dt E tr Cov = E tr Cov^2, {law}: apart by {100 * off:.2g} % at"
-            f" most, {worst:.1f} standard errors: {'holds' if worst < 4.5 else 'DOES NOT HOLD'}"
+            f" most, {worst:.1f} standard errors: {page.outcome(worst < 4.5)}"
         )
     own = [r for r in rows if r.panel == "checked"]
     for want, got in zip(own[::2], own[1::2], strict=True):
@@ -125,7 +126,7 @@ def _identity_verdicts(rows):
         lines.append(
             f"Monte Carlo of the path, {got.law}, d = {got.dim}: {got.value:.4g} +-"
             f" {got.error:.2g}, closed form {want.value:.4g}, z = {z:.1f}:"
-            f" {'holds' if abs(z) < 4.5 else 'FAILS'}"
+            f" {page.outcome(abs(z) < 4.5)}"
         )
     return lines
 
@@ -138,19 +139,15 @@ def _bound_verdicts(rows):
     return [
         f"the bound with its constant {c:.3g}, fitted once: exceeded at {over} of {len(own)}"
         f" points; closest {worst.panel}, {worst.law}, {worst.measure},"
-        f" {worst.value / worst.bound / c:.2f} of it: {'DOES NOT HOLD' if over else 'holds'}"
+        f" {worst.value / worst.bound / c:.2f} of it: {page.outcome(not over)}"
     ]
 
 
-def _interval(fit: Fit) -> str:
-    return f"a = {fit.slope:.3f} [{fit.low:.3f}, {fit.high:.3f}]"
-
-
 def _most(what: str, theorem: float, fit: Fit) -> str:
-    outcome = "holds" if fit.low <= theorem + 1e-6 else "DOES NOT HOLD"
-    return f"{what}: theorem a <= {theorem}, measured {_interval(fit)}: {outcome}"
+    holds = fit.low <= theorem + 1e-6
+    return f"{what}: theorem a <= {theorem}, measured {page.interval(fit)}: {page.outcome(holds)}"
 
 
 def _least(what: str, theorem: float, fit: Fit) -> str:
-    outcome = "holds" if fit.high >= theorem - 1e-3 else "DOES NOT HOLD"
-    return f"{what}: theorem a >= {theorem}, measured {_interval(fit)}: {outcome}"
+    holds = fit.high >= theorem - 1e-3
+    return f"{what}: theorem a >= {theorem}, measured {page.interval(fit)}: {page.outcome(holds)}"

@@ -13,8 +13,6 @@ density, both beside what as many true draws have: the floor. One row a model an
 Run `python -m experiments.dirichlet_mixture`.
 """
 
-import argparse
-import csv
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import page
 from gmjax.data.dirichlet import dirichlet_log_density, dirichlet_sample
 from gmjax.losses import scores, times
 from gmjax.methods.combinators import from_loss, optimizer
@@ -218,12 +217,7 @@ def flat(x: np.ndarray) -> np.ndarray:
 
 
 def figure(shown: dict[str, np.ndarray], path: Path) -> None:
-    """A ternary plot a law, the true density drawn behind it as contours: a PNG."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+    """A ternary plot a law, the true density drawn behind it as contours: PNG and PDF."""
     corners = flat(np.eye(3)[[0, 1, 2, 0]])
     side = np.linspace(0.002, 0.998, 200)
     u, v = (a.ravel() for a in np.meshgrid(side, side))
@@ -231,41 +225,30 @@ def figure(shown: dict[str, np.ndarray], path: Path) -> None:
     grid = np.stack([u, v, 1 - u - v], -1)[inside]
     density = dirichlet_log_density(grid)
     levels = density.max() - np.arange(6, 0, -1) * 0.8
-    fig, axes = plt.subplots(1, len(shown), figsize=(4 * len(shown), 3.8), layout="constrained")
-    for ax, (name, x) in zip(axes, shown.items(), strict=True):
-        ax.tricontour(*flat(grid).T, density, levels=levels, colors="#888888", linewidths=0.5)
-        ax.scatter(*flat(x).T, s=1.5, alpha=0.35, linewidths=0, color="#0072b2")
-        ax.plot(*corners.T, color="#222222", lw=0.8)
-        for i, corner in enumerate(corners[:3]):
-            place = corner + 0.06 * (corner - corners[:3].mean(0))
-            ax.annotate(f"$x_{i + 1}$", place, ha="center", va="center")
-        ax.set(title=TITLES[name], aspect="equal")
-        ax.axis("off")
-    fig.savefig(path.with_suffix(".png"), dpi=160)
-    plt.close(fig)
+    with page.figure(path, 1, len(shown), (4 * len(shown), 3.8)) as (_, axes):
+        for ax, (name, x) in zip(axes, shown.items(), strict=True):
+            ax.tricontour(*flat(grid).T, density, levels=levels, colors="#888888", linewidths=0.5)
+            ax.scatter(*flat(x).T, s=1.5, alpha=0.35, linewidths=0, color="#0072b2")
+            ax.plot(*corners.T, color="#222222", lw=0.8)
+            for i, corner in enumerate(corners[:3]):
+                place = corner + 0.06 * (corner - corners[:3].mean(0))
+                ax.annotate(f"$x_{i + 1}$", place, ha="center", va="center")
+            ax.set(title=TITLES[name], aspect="equal")
+            ax.axis("off")
 
 
 def run(preset: Preset, out: Path) -> list[str]:
-    """Measures, then writes rows.csv, figure.png and verdicts.txt to `out`."""
+    """Measures, then writes rows.csv, figure.png, figure.pdf and verdicts.txt to `out`."""
     rows, shown = measure(preset)
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / "rows.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(Row._fields)
-        writer.writerows(rows)
+    page.table(out / "rows.csv", rows)
     figure(shown, out / "figure")
     lines = verdicts(rows)
-    (out / "verdicts.txt").write_text("\n".join(lines) + "\n")
-    return lines
+    return page.say(out, lines)
 
 
 def main() -> None:
     """The command line of `run`."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--preset", choices=PRESETS, default="default")
-    parser.add_argument("--out", type=Path, default=Path("runs/dirichlet_mixture"))
-    given = parser.parse_args()
-    print(*run(PRESETS[given.preset], given.out), f"written to {given.out}", sep="\n")
+    page.command("dirichlet_mixture", run, PRESETS, __doc__)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ Published figures, mean and standard deviation over five runs of the negative lo
 nats, as quoted for De Bortoli et al. (2022) and Chen and Lipman (2024) and not checked there.
 """
 
-import argparse
 import csv
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import markov_diffusion as jobs
+from experiments import page
 from gmjax import data, methods
 from gmjax.data import batches
 from gmjax.likelihoods import flow
@@ -158,17 +158,12 @@ def run(preset: Preset, out: Path) -> list[str]:
                 file.flush()
                 print(f"{name} seed {seed}: {row.nll:.3f} +- {row.error:.3f}", flush=True)
     lines = list(summary(rows))
-    (out / "verdicts.txt").write_text("\n".join(lines) + "\n")
-    return lines
+    return page.say(out, lines)
 
 
 def main() -> None:
     """The command line of `run`."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--preset", choices=PRESETS, default="default")
-    parser.add_argument("--out", type=Path, default=Path("runs/earth_likelihood"))
-    given = parser.parse_args()
-    print(*run(PRESETS[given.preset], given.out), f"written to {given.out}", sep="\n")
+    page.command("earth_likelihood", run, PRESETS, __doc__)
 
 
 if __name__ == "__main__":

@@ -4,31 +4,19 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.d_linear_page import STYLE
+from experiments import page
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#882255", "#999933")
 
 
 def figure(rows, path: Path) -> None:
     """Draws all panels: PNG and PDF."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    with plt.rc_context(STYLE):
-        fig, axes = plt.subplots(1, 4, figsize=(14, 3.7), layout="constrained")
+    with page.figure(path, 1, 4, (14, 3.7)) as (fig, axes):
         _size(axes[0], [r for r in rows if r.panel == "size"])
         _noise(axes[1], [r for r in rows if r.panel == "noise" and r.family == "interpolant"])
         _flows(axes[2], [r for r in rows if r.panel == "noise" and r.family != "interpolant"])
         _both(axes[3], [r for r in rows if r.panel == "both"])
-        for letter, ax in zip("abcd", axes, strict=True):
-            title = ax.get_title()
-            ax.set_title("")
-            ax.set_title(f"({letter}) {title}", fontsize=8.5, loc="left")
-        for suffix in (".png", ".pdf"):
-            fig.savefig(path.with_suffix(suffix), dpi=200)
-        plt.close(fig)
+        page.letter(axes)
 
 
 def _size(ax, rows):

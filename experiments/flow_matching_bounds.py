@@ -18,8 +18,6 @@ Run `python -m experiments.flow_matching_bounds`; every function takes the law, 
 the errors and the noise levels as arguments.
 """
 
-import argparse
-import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -27,9 +25,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from experiments import flow_bounds_page, flow_perturbed
+from experiments import flow_bounds_page, flow_perturbed, page
 from experiments.flow_perturbed import FAMILIES, MODELS
-from experiments.measure import Fit, exponent
+from experiments.measure import exponent
 from gmjax.targets import TARGETS
 
 
@@ -215,7 +213,7 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
         # At most eps to the first power where eps -> 0; the bound itself is what must hold.
         lines.append(
             f"W2 ~ eps^a, {kind[0]}, {kind[1]}, {kind[2]}: theorem a = 1 under eps exp(int L*),"
-            f" measured {_interval(fit)}, at most {share:.3f} of T1: {_outcome(share <= 1)}"
+            f" measured {page.interval(fit)}, at most {share:.3f} of T1: {page.outcome(share <= 1)}"
         )
     for r in rows:
         if r.panel == "landing":
@@ -236,7 +234,7 @@ def _noise_verdicts(rows):
             lines.append(
                 f"int L* in int |gamma'| / gamma, {family}, {name}: lambda = {lam:g} (least"
                 f" possible {least:.3g}), steepest measured {slope:.3f}, at most {share:.3f} of"
-                f" the bound: {_outcome(share <= 1 and slope <= lam * 1.01)}"
+                f" the bound: {page.outcome(share <= 1 and slope <= lam * 1.01)}"
             )
             if ratio >= 1:
                 ratios.append(ratio)
@@ -245,7 +243,7 @@ def _noise_verdicts(rows):
             fit = exponent(ratios, found)
             lines.append(
                 f"the steepest slope ~ (R / sigma)^a, {family}: theorem a <= 2, measured"
-                f" {_interval(fit)}: {_outcome(fit.low <= 2)}"
+                f" {page.interval(fit)}: {page.outcome(fit.low <= 2)}"
             )
     return lines
 
@@ -259,7 +257,7 @@ def _optimum_verdicts(rows):
         least = 1 / (2 * lam + 1)
         lines.append(
             f"best W2 ~ eps^a, R / sigma = {ratio:g}: corollary a >= {least:.3f}, measured"
-            f" {_interval(fit)}: {_outcome(fit.high >= least)}"
+            f" {page.interval(fit)}: {page.outcome(fit.high >= least)}"
         )
         # Independent coordinates: d^1/2 times the best of one, at eps / d^1/2.
         dims = (sizes[-1] / sizes) ** 2
@@ -267,41 +265,25 @@ def _optimum_verdicts(rows):
         most = lam / (2 * lam + 1)
         lines.append(
             f"best W2 ~ d^a at eps = {sizes[-1]:g}, R / sigma = {ratio:g}, d to {dims.max():.0f}:"
-            f" corollary a <= {most:.3f}, measured {_interval(fit)}: {_outcome(fit.low <= most)}"
+            f" corollary a <= {most:.3f}, measured {page.interval(fit)}:"
+            f" {page.outcome(fit.low <= most)}"
         )
     return lines
-
-
-def _interval(fit: Fit) -> str:
-    return f"a = {fit.slope:.3f} [{fit.low:.3f}, {fit.high:.3f}]"
-
-
-def _outcome(holds: bool) -> str:
-    return "holds" if holds else "DOES NOT HOLD"
 
 
 def run(preset: Preset, out: Path) -> list[str]:
     """Measures, then writes errors.csv, figure.png, figure.pdf and verdicts.txt to `out`."""
     with jax.enable_x64(True):
         rows = [row for measure in MEASURED for row in measure(preset)]
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / "errors.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(Row._fields)
-        writer.writerows(rows)
+    page.table(out / "errors.csv", rows)
     flow_bounds_page.figure(rows, out / "figure")
     lines = verdicts(rows)
-    (out / "verdicts.txt").write_text("\n".join(lines) + "\n")
-    return lines
+    return page.say(out, lines)
 
 
 def main() -> None:
     """The command line of `run`."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--preset", choices=PRESETS, default="default")
-    parser.add_argument("--out", type=Path, default=Path("runs/flow_matching_bounds"))
-    given = parser.parse_args()
-    print(*run(PRESETS[given.preset], given.out), f"written to {given.out}", sep="\n")
+    page.command("flow_matching_bounds", run, PRESETS, __doc__)
 
 
 if __name__ == "__main__":

@@ -11,17 +11,16 @@ samples with the likelihood. Ranks alone would pass a sampler that forgets the d
 Run `python -m experiments.g_and_k`.
 """
 
-import argparse
-import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 import scipy.stats
 
 from experiments import g_and_k_reference as exact
+from experiments import page
 from experiments.g_and_k_network import Training, fit, observed, sampler, simulate
 from experiments.g_and_k_reference import NAMES, TRUTH
 from experiments.measure import p_value
@@ -199,23 +198,13 @@ LABELS = {"mcmc": "MCMC, exact likelihood", "gaussian": "Gaussian stage", "diffu
 
 def figure(theta: Mapping[str, np.ndarray], calibration: Sequence[Ranks], path: Path) -> None:
     """Marginals [m, 4] of every method with the truth, over the ranks: PNG and PDF."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    style: dict = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
-    with plt.rc_context({**style, "legend.frameon": False, "pdf.fonttype": 42}):
-        fig, axes = plt.subplots(2, 4, figsize=(11, 4.8), layout="constrained")
+    with page.figure(path, 2, 4, (11, 4.8)) as (fig, axes):
         for j, name in enumerate(NAMES):
             _marginal(axes[0, j], {m: x[:, j] for m, x in theta.items()}, TRUTH[j], name)
             _ranks(axes[1, j], [r for r in calibration if r.parameter == name])
         axes[0, 0].set_ylabel("posterior density")
         axes[1, 0].set_ylabel("data sets")
         fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
-        for suffix in (".png", ".pdf"):
-            fig.savefig(path.with_suffix(suffix), dpi=200)
-        plt.close(fig)
 
 
 def _marginal(ax, draws, truth, name):
@@ -248,14 +237,6 @@ def _ranks(ax, ranked):
     )
 
 
-def write(path: Path, rows: Sequence[Any]) -> None:
-    """A CSV of records of one kind."""
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(rows[0]._fields)
-        writer.writerows(rows)
-
-
 def run(preset: Preset, out: Path) -> list[str]:
     """Trains, measures and writes posterior.csv, ranks.csv, the figure and the verdicts."""
     keys = jax.random.split(jax.random.key(0), 5)
@@ -280,20 +261,18 @@ def run(preset: Preset, out: Path) -> list[str]:
     ]
     calibration = list(calibrate(preset, samplers, key_ranks))
     truth = np.asarray(exact.to_theta(chains[0].x)).reshape(-1, 4)
-    return page(rows, calibration, {"mcmc": truth, **{m: t[0] for m, t in theta.items()}}, out)
+    return write(rows, calibration, {"mcmc": truth, **{m: t[0] for m, t in theta.items()}}, out)
 
 
-def page(
+def write(
     rows: Sequence[Row], calibration: Sequence[Ranks], theta: Mapping[str, np.ndarray], out: Path
 ) -> list[str]:
     """Writes all that was measured to `out`; the verdicts."""
-    out.mkdir(parents=True, exist_ok=True)
-    write(out / "posterior.csv", rows)
-    write(out / "ranks.csv", calibration)
+    page.table(out / "posterior.csv", rows)
+    page.table(out / "ranks.csv", calibration)
     figure(theta, calibration, out / "figure")
     lines = verdicts(rows, calibration)
-    (out / "verdicts.txt").write_text("\n".join(lines) + "\n")
-    return lines
+    return page.say(out, lines)
 
 
 TRAINING = Training(
@@ -358,11 +337,7 @@ PRESETS = {
 
 def main() -> None:
     """The command line of `run`."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--preset", choices=PRESETS, default="default")
-    parser.add_argument("--out", type=Path, default=Path("runs/g_and_k"))
-    given = parser.parse_args()
-    print(*run(PRESETS[given.preset], given.out), f"written to {given.out}", sep="\n")
+    page.command("g_and_k", run, PRESETS, __doc__)
 
 
 if __name__ == "__main__":

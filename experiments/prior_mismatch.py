@@ -24,8 +24,6 @@ model and judged by the one-sided t test at 5 %.
 Run `python -m experiments.prior_mismatch [--preset default|paper|smoke] [--out DIR]`.
 """
 
-import argparse
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,6 +35,7 @@ import scipy.stats
 from rich.progress import track
 
 from configs import vae as jobs
+from experiments import page
 from gmjax import data, methods
 from gmjax.classical import gmm
 from gmjax.losses import variational
@@ -214,8 +213,7 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
     # The error counts how examples differ too, and both are means over the same ones.
     agree = (np.abs(kl - exact) < 4 * np.array(error)).all()
     lines = [
-        f"E KL {form(kl)} nats, drawn, is the closed form {form(exact)}:"
-        f" {'holds' if agree else 'DOES NOT HOLD'}"
+        f"E KL {form(kl)} nats, drawn, is the closed form {form(exact)}: {page.outcome(agree)}"
     ]
     for end in ("", OUT):
         part = {n: values(rows, "split", normal, n + end) for n in ("information", "mismatch")}
@@ -294,8 +292,7 @@ def figure(rows: Sequence[Row], shown: dict[str, np.ndarray], spec: Any, path: P
         images = plots.colours(shown[source][:80], spec.num_values)
         ax.imshow(plots.tile(images, 10, 4, 2), interpolation="nearest")
         plots.bare(ax, f"codes from {source}")
-    for suffix in (".png", ".pdf"):
-        fig.savefig(path.with_suffix(suffix), dpi=200)
+    page.save(fig, path)
 
 
 def experiment(preset: Preset, out: Path) -> list[str]:
@@ -321,25 +318,16 @@ def experiment(preset: Preset, out: Path) -> list[str]:
         of = Model(built, train(config, dataset, key_train), known, held)
         own, shown = measure(i, of, judge, key, preset)
         rows += own
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / "rows.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(Row._fields)
-        writer.writerows(rows)
+    page.table(out / "rows.csv", rows)
     figure(rows, shown, spec, out / "figure")
     lines = verdicts(rows)
     lines.append("floor: " + ", ".join(f"{name} {floor[name]:.3f}" for name in FIGURES))
-    (out / "verdicts.txt").write_text("\n".join(lines) + "\n")
-    return lines
+    return page.say(out, lines)
 
 
 def main() -> None:
     """The command line of `experiment`."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--preset", choices=PRESETS, default="default")
-    parser.add_argument("--out", type=Path, default=Path("runs/prior_mismatch"))
-    given = parser.parse_args()
-    print(*experiment(PRESETS[given.preset], given.out), f"written to {given.out}", sep="\n")
+    page.command("prior_mismatch", experiment, PRESETS, __doc__)
 
 
 if __name__ == "__main__":

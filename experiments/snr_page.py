@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from experiments import page
+
 COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 
 
@@ -17,20 +19,15 @@ def figure(rows: Sequence[Any], published: Mapping[tuple, Any], path: Path) -> N
         rows: of `vr_iwae_snr.Row`.
         published: as `vr_iwae_snr.REFERENCE`.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from matplotlib.lines import Line2D
 
     dims = list(dict.fromkeys(r.dims for r in rows if r.source == "reduced"))
     sigmas = list(dict.fromkeys(r.sigma for r in rows if r.source == "reduced"))
     alphas = list(dict.fromkeys(r.alpha for r in rows if r.source == "reduced"))
     colours = dict(zip(alphas, COLOURS, strict=False))
-    style: dict = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
-    with plt.rc_context({**style, "legend.frameon": False, "pdf.fonttype": 42}):
-        shape = max(2, len(sigmas)), len(dims) + 1
-        size = (2.9 * shape[1], 2.8 * shape[0])
-        fig, axes = plt.subplots(*shape, figsize=size, layout="constrained", squeeze=False)
+    lines, columns = max(2, len(sigmas)), len(dims) + 1
+    size = (2.9 * columns, 2.8 * lines)
+    with page.figure(path, lines, columns, size, squeeze=False) as (fig, axes):
         for ax in axes[len(sigmas) :, : len(dims)].flat:
             ax.set_visible(False)
         for i, sigma in enumerate(sigmas):
@@ -45,10 +42,8 @@ def figure(rows: Sequence[Any], published: Mapping[tuple, Any], path: Path) -> N
         axes[0, 0].set_ylabel("signal-to-noise ratio")
         _theta(axes[0, -1], [r for r in rows if r.sigma == sigmas[0]], dims)
         _outer(axes[1, -1], [r for r in rows if r.source == "outer"])
-        handles = [
-            plt.Line2D([], [], color=c, label=rf"$\alpha = {a:g}$") for a, c in colours.items()
-        ]
-        grey = partial(plt.Line2D, [], [], color="grey")
+        handles = [Line2D([], [], color=c, label=rf"$\alpha = {a:g}$") for a, c in colours.items()]
+        grey = partial(Line2D, [], [], color="grey")
         handles += [
             grey(ls="-", label="doubly reparam."),
             grey(ls="--", label="reparam."),
@@ -57,9 +52,6 @@ def figure(rows: Sequence[Any], published: Mapping[tuple, Any], path: Path) -> N
             grey(ls=":", label="unseen by 1000 draws"),
         ]
         fig.legend(handles=handles, loc="outside lower center", ncols=9, fontsize=7)
-        for suffix in (".png", ".pdf"):
-            fig.savefig(path.with_suffix(suffix), dpi=200)
-        plt.close(fig)
 
 
 def _panel(ax, rows, colours, published):

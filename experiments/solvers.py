@@ -13,8 +13,6 @@ steps are above 5, three times the size of the data, and it needs more of them t
 Run `python -m experiments.solvers`; every function takes the law, the path and the solvers.
 """
 
-import argparse
-import csv
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.stats
 
+from experiments import page
 from experiments.measure import Fit, exponent
 from gmjax.paths.gaussian import PATHS, GaussianPath
 from gmjax.samplers import driver, gaussian
@@ -228,7 +227,7 @@ def verdicts(rows: Sequence[Row], solvers: Sequence[Solver] = tuple(COMPARED)) -
             holds = best.error <= slow.error + 2 * floor.noise
             lines.append(
                 f"{label} at {best.nfe} evaluations: {best.error:.4f}, claimed no more than"
-                f" Euler-Maruyama at {slow.nfe}: {'holds' if holds else 'DOES NOT HOLD'}"
+                f" Euler-Maruyama at {slow.nfe}: {page.outcome(holds)}"
             )
     for solver in solvers:
         own = [r for r in rows if r.kind == "order" and r.solver == solver.label]
@@ -237,7 +236,7 @@ def verdicts(rows: Sequence[Row], solvers: Sequence[Solver] = tuple(COMPARED)) -
             # Orders are one apart, and the finest two runs have least of the next order's error.
             (n, coarse), (m, fine) = [(r.nfe, r.error) for r in own[-2:]]
             finest = float(np.log(coarse / fine) / np.log(m / n))
-            outcome = "holds" if abs(finest - solver.order) < 0.35 else "DOES NOT HOLD"
+            outcome = page.outcome(abs(finest - solver.order) < 0.35)
             lines.append(
                 f"order of {solver.label}: claimed {solver.order}, measured {finest:.2f} at the"
                 f" finest two, {fit.slope:.2f} [{fit.low:.2f}, {fit.high:.2f}] over all: {outcome}"
@@ -252,14 +251,7 @@ def order(nfe: Sequence[int], errors: Sequence[float]) -> Fit:
 
 def figure(rows: Sequence[Row], path: Path, solvers: Sequence[Solver]) -> None:
     """Distance against evaluations, error of the flow against evaluations: PNG and PDF."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    style: dict = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
-    with plt.rc_context({**style, "legend.frameon": False, "pdf.fonttype": 42}):
-        fig, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    with page.figure(path, 1, 2, (11, 4)) as (fig, axes):
         for ax, kind in zip(axes, ("distance", "order"), strict=True):
             for s in solvers:
                 own = [r for r in rows if (r.kind, r.solver) == (kind, s.label)]
@@ -275,9 +267,6 @@ def figure(rows: Sequence[Row], path: Path, solvers: Sequence[Solver]) -> None:
         axes[1].set_ylabel("error of the flow's map")
         handles, labels = axes[0].get_legend_handles_labels()
         fig.legend(handles, labels, loc="outside right center", fontsize=7)
-        for suffix in (".png", ".pdf"):
-            fig.savefig(path.with_suffix(suffix), dpi=200)
-        plt.close(fig)
 
 
 def table(rows: Sequence[Row], nfes: Sequence[int]) -> list[str]:
@@ -294,24 +283,15 @@ def experiment(preset: Preset, out: Path, law: Target | None = None, path: str =
     """Measures, then writes errors.csv, figure.png, figure.pdf and verdicts.txt to `out`."""
     law, form = law or mixture(), PATHS[path]()
     rows = distances(law, form, preset, jax.random.key(0)) + orders(law, form, preset)
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / "errors.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(Row._fields)
-        writer.writerows(rows)
+    page.table(out / "errors.csv", rows)
     figure(rows, out / "figure", preset.solvers)
     lines = [*table(rows, preset.nfes), *verdicts(rows, preset.solvers)]
-    (out / "verdicts.txt").write_text("\n".join(lines) + "\n")
-    return lines
+    return page.say(out, lines)
 
 
 def main() -> None:
     """The command line of `experiment`."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--preset", choices=PRESETS, default="default")
-    parser.add_argument("--out", type=Path, default=Path("runs/solvers"))
-    given = parser.parse_args()
-    print(*experiment(PRESETS[given.preset], given.out), f"written to {given.out}", sep="\n")
+    page.command("solvers", experiment, PRESETS, __doc__)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,6 @@ Run `python -m experiments.tau_leaping_error`; every function takes the law, the
 clock and the steps as arguments.
 """
 
-import argparse
-import csv
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial, reduce
 from pathlib import Path
@@ -26,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import page
 from experiments.enumerated import (
     METHODS,
     Problem,
@@ -259,7 +258,8 @@ def verdicts(rows: Sequence[Row], fitted_below: float) -> list[str]:
         if len(clear) > 2:
             span = f"{clear[-1].tau:g} .. {clear[0].tau:g}"
             fits = [
-                _interval(exponent([r.tau for r in x], [r.tv for r in x])) for x in (clear, same)
+                page.interval(exponent([r.tau for r in x], [r.tv for r in x]))
+                for x in (clear, same)
             ]
             lines.append(f"    over tau {span}: simulated {fits[0]}, its law {fits[1]}")
     for r in by_tau:
@@ -274,15 +274,10 @@ def verdicts(rows: Sequence[Row], fitted_below: float) -> list[str]:
     return lines
 
 
-def _interval(fit: Fit) -> str:
-    return f"a = {fit.slope:.3f} [{fit.low:.3f}, {fit.high:.3f}]"
-
-
 def _verdict(what: str, claim: str, fit: Fit, holds: bool, method: str) -> str:
     if method not in THEOREM:
-        return f"{what}: no theorem, measured {_interval(fit)}"
-    outcome = "holds" if holds else "DOES NOT HOLD"
-    return f"{what}: theorem {claim}, measured {_interval(fit)}: {outcome}"
+        return f"{what}: no theorem, measured {page.interval(fit)}"
+    return f"{what}: theorem {claim}, measured {page.interval(fit)}: {page.outcome(holds)}"
 
 
 # -- the page -----------------------------------------------------------------------------------
@@ -299,20 +294,10 @@ LABELS = {
 
 def figure(rows: Sequence[Row], path: Path) -> None:
     """Hellinger and total variation against tau, total variation against D: PNG and PDF."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    style: dict = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
-    with plt.rc_context({**style, "legend.frameon": False, "pdf.fonttype": 42}):
-        fig, axes = plt.subplots(1, 3, figsize=(11, 3.6), layout="constrained")
+    with page.figure(path, 1, 3, (11, 3.6)) as (fig, axes):
         for ax, distance in zip(axes, ("hellinger", "tv"), strict=False):
             _tau_panel(ax, [r for r in rows if r.panel == "tau"], distance)
         _dims_panel(axes[2], [r for r in rows if r.panel == "D" and r.tv > NOISE])
-        for suffix in (".png", ".pdf"):
-            fig.savefig(path.with_suffix(suffix), dpi=200)
-        plt.close(fig)
 
 
 def _tau_panel(ax, rows, distance):
@@ -369,24 +354,15 @@ def run(preset: Preset, out: Path, problem: Problem | None = None) -> list[str]:
     """Measures, then writes errors.csv, figure.png, figure.pdf and verdicts.txt to `out`."""
     rows = list(against_tau(problem or glyph(), preset, jax.random.key(0)))
     rows += against_dims(LAWS, preset)
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / "errors.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(Row._fields)
-        writer.writerows(rows)
+    page.table(out / "errors.csv", rows)
     figure(rows, out / "figure")
     lines = verdicts(rows, preset.fitted_below)
-    (out / "verdicts.txt").write_text("\n".join(lines) + "\n")
-    return lines
+    return page.say(out, lines)
 
 
 def main() -> None:
     """The command line of `run`."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--preset", choices=PRESETS, default="default")
-    parser.add_argument("--out", type=Path, default=Path("runs/tau_leaping_error"))
-    given = parser.parse_args()
-    print(*run(PRESETS[given.preset], given.out), f"written to {given.out}", sep="\n")
+    page.command("tau_leaping_error", run, PRESETS, __doc__)
 
 
 if __name__ == "__main__":

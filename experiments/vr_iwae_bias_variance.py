@@ -16,8 +16,6 @@ with d, and then no N that can be run is large: see `experiments.weight_collapse
 Run `python -m experiments.vr_iwae_bias_variance`; every function takes the problem, N and alpha.
 """
 
-import argparse
-import csv
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -29,6 +27,7 @@ import numpy as np
 import scipy.stats
 
 from experiments import linear_gaussian as lg
+from experiments import page
 from experiments.measure import Fit
 from experiments.replicates import collect
 from gmjax.losses import variational
@@ -214,7 +213,7 @@ def verdicts(found: np.ndarray, problem: Problem, preset: Preset) -> list[str]:
             holds = abs(got.slope - 1) < 1.9 * (got.high - got.slope) + 0.005
             lines.append(
                 f"{name}: N {what} -> {exact:.4g}, measured / theorem = {got.slope:.3f}"
-                f" [{got.low:.3f}, {got.high:.3f}]: {'holds' if holds else 'DOES NOT HOLD'}"
+                f" [{got.low:.3f}, {got.high:.3f}]: {page.outcome(holds)}"
             )
     return lines
 
@@ -226,18 +225,9 @@ COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#0
 
 def figure(rows: Sequence[Row], path: Path) -> None:
     """Bias and variance times N over the theorem's constants, against N: PNG and PDF."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     problems = list(dict.fromkeys((r.dims, r.h2) for r in rows))
-    style: dict = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
-    with plt.rc_context({**style, "legend.frameon": False, "pdf.fonttype": 42}):
-        size = (3.2 * len(problems) + 0.6, 5.4)
-        fig, axes = plt.subplots(
-            2, len(problems), figsize=size, layout="constrained", squeeze=False, sharex=True
-        )
+    size = (3.2 * len(problems) + 0.6, 5.4)
+    with page.figure(path, 2, len(problems), size, squeeze=False, sharex=True) as (_, axes):
         for j, problem in enumerate(problems):
             own = [r for r in rows if (r.dims, r.h2) == problem]
             for colour, alpha in zip(COLOURS, dict.fromkeys(r.alpha for r in own), strict=False):
@@ -252,9 +242,6 @@ def figure(rows: Sequence[Row], path: Path) -> None:
             axes[0, j].legend(fontsize=7, title="order, $\\gamma_\\alpha^2$", title_fontsize=7)
         axes[0, 0].set_ylabel(r"$N$ (limit - bound) $/\ (\gamma_\alpha^2 / 2)$")
         axes[1, 0].set_ylabel(r"$N$ variance $/\ (\gamma_\alpha^2 / (1 - \alpha))$")
-        for suffix in (".png", ".pdf"):
-            fig.savefig(path.with_suffix(suffix), dpi=200)
-        plt.close(fig)
 
 
 def _curves(axes, rows, colour):
@@ -276,23 +263,14 @@ def run(preset: Preset, out: Path) -> list[str]:
     for problem, found in zip(preset.problems, blocked(jax.random.key(0), preset), strict=True):
         rows += tabulate(found, problem, preset)
         lines += verdicts(found, problem, preset)
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / "bounds.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(Row._fields)
-        writer.writerows(rows)
+    page.table(out / "bounds.csv", rows)
     figure(rows, out / "figure")
-    (out / "verdicts.txt").write_text("\n".join(lines) + "\n")
-    return lines
+    return page.say(out, lines)
 
 
 def main() -> None:
     """The command line of `run`."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--preset", choices=PRESETS, default="default")
-    parser.add_argument("--out", type=Path, default=Path("runs/vr_iwae_bias_variance"))
-    given = parser.parse_args()
-    print(*run(PRESETS[given.preset], given.out), f"written to {given.out}", sep="\n")
+    page.command("vr_iwae_bias_variance", run, PRESETS, __doc__)
 
 
 if __name__ == "__main__":

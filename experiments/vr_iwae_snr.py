@@ -13,8 +13,6 @@ does not see it: the mean of |N(SNR, 1 / repeats)| is what it shows.
 Run `python -m experiments.vr_iwae_snr`; every function takes the model, N, M and alpha.
 """
 
-import argparse
-import csv
 import math
 from collections.abc import Sequence
 from functools import partial
@@ -27,7 +25,7 @@ import numpy as np
 import scipy.stats
 
 from experiments import linear_gaussian as lg
-from experiments import snr_page
+from experiments import page, snr_page
 from experiments.measure import Fit, exponent
 from experiments.replicates import collect
 from experiments.snr_gradients import CURVES, Reduced, reduced, simulated
@@ -324,7 +322,7 @@ def slope_verdict(name: str, theorem: float, fit: Fit) -> str:
     holds = fit.low - NEAR <= theorem <= fit.high + NEAR
     return (
         f"{name}: theorem {theorem:+.1f}, measured {fit.slope:+.3f} [{fit.low:.3f},"
-        f" {fit.high:.3f}]: {'holds' if holds else 'DOES NOT HOLD'}"
+        f" {fit.high:.3f}]: {page.outcome(holds)}"
     )
 
 
@@ -379,23 +377,14 @@ def run(preset: Preset, out: Path) -> list[str]:
             name = f"SNR ~ N^a, d {d}, sigma {sigma:g}, {curve}, alpha {alpha:g}"
             lines.append(slope_verdict(name, theorem(curve, alpha), slopes(far, sizes, curve, a)))
     lines += verdicts(found, same, by_m)
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / "snr.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(Row._fields)
-        writer.writerows(rows)
+    page.table(out / "snr.csv", rows)
     snr_page.figure(rows, REFERENCE, out / "figure")
-    (out / "verdicts.txt").write_text("\n".join(lines) + "\n")
-    return lines
+    return page.say(out, lines)
 
 
 def main() -> None:
     """The command line of `run`."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--preset", choices=PRESETS, default="default")
-    parser.add_argument("--out", type=Path, default=Path("runs/vr_iwae_snr"))
-    given = parser.parse_args()
-    print(*run(PRESETS[given.preset], given.out), f"written to {given.out}", sep="\n")
+    page.command("vr_iwae_snr", run, PRESETS, __doc__)
 
 
 if __name__ == "__main__":

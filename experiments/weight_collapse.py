@@ -21,8 +21,6 @@ whose weights, before and after training, make the histograms.
 Run `python -m experiments.weight_collapse`; every function takes the laws, N and alpha.
 """
 
-import argparse
-import csv
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,7 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import collapse_page, trained_vae
+from experiments import collapse_page, page, trained_vae
 from experiments import linear_gaussian as lg
 from experiments.replicates import collect
 from gmjax.losses import variational
@@ -272,7 +270,7 @@ def _largest(family, alpha, rows, preset):
             f"{family.name}, alpha {alpha:g}, d {d}, N {n}: (gap - E + log N / k) / B ="
             f" {got.largest:.4f} +- {half:.4f}, theorem a_N = {exact:.4f}"
             f" (sqrt(2 log N) = {math.sqrt(2 * math.log(n)):.3f}): "
-            f"{'holds' if holds else 'DOES NOT HOLD'}"
+            f"{page.outcome(holds)}"
         )
     return lines
 
@@ -299,11 +297,7 @@ def run(preset: Preset, out: Path) -> list[str]:
     for w in weights:
         if w.latent in preset.gaps:
             rows += vae_gaps(w, preset)
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / "gaps.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(Row._fields)
-        writer.writerows(rows)
+    page.table(out / "gaps.csv", rows)
     orders = [a for a in preset.alphas if a < 0.9]
     shares = {
         (w.latent, alpha, when): normalised(x, alpha, preset.many).ravel()
@@ -313,17 +307,12 @@ def run(preset: Preset, out: Path) -> list[str]:
     }
     collapse_page.figure(rows, shares, out / "figure")
     lines = verdicts(rows, weights, preset)
-    (out / "verdicts.txt").write_text("\n".join(lines) + "\n")
-    return lines
+    return page.say(out, lines)
 
 
 def main() -> None:
     """The command line of `run`."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--preset", choices=PRESETS, default="default")
-    parser.add_argument("--out", type=Path, default=Path("runs/weight_collapse"))
-    given = parser.parse_args()
-    print(*run(PRESETS[given.preset], given.out), f"written to {given.out}", sep="\n")
+    page.command("weight_collapse", run, PRESETS, __doc__)
 
 
 if __name__ == "__main__":

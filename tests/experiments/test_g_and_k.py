@@ -277,7 +277,7 @@ def test_a_page_of_draws_that_agree(tmp_path):
     counts = tuple(rng.multinomial(500, np.full(10, 0.1)))
     ranked = [experiment.Ranks(m, p, 500, 99, 0.5, counts) for m in METHODS for p in exact.NAMES]
     theta = {"mcmc": np.asarray(exact.to_theta(y)).reshape(-1, 4), **own}
-    lines = experiment.page(rows, ranked, theta, tmp_path)
+    lines = experiment.write(rows, ranked, theta, tmp_path)
     check_page(tmp_path, "\n".join(lines) + "\n")
     assert "NOT" not in "".join(lines)
 

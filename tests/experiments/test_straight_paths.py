@@ -1,15 +1,39 @@
 """The experiment runs, and transport straightens even a hardly trained flow's pairs."""
 
+import numpy as np
 import pytest
 
-from experiments import straight_paths
+from experiments import straight_paths as experiment
 
 
 @pytest.mark.slow
-def test_the_figures_are_made():
-    found = {
-        name: straight_paths.measure(*straight_paths.train(name, steps=200, width=16))
-        for name in ("independent", "exact")
+def test_smoke(tmp_path):
+    lines = experiment.run(experiment.PRESETS["smoke"], tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "figures.csv",
+        "figure.png",
+        "figure.pdf",
+        "verdicts.txt",
     }
-    for key in ("cost", "variance", "bend"):
-        assert found["exact"][key] < 0.5 * found["independent"][key]
+    assert len([line for line in lines if "independent: claim" in line]) == 6
+    assert [line for line in lines if line.startswith("cost, exact") and "holds" in line]
+
+
+def rows(ratio):
+    """Two seeds, whose ratios of every figure to independent pairs are as given."""
+    return [
+        experiment.Row(name, seed, figure, 2.0 * (1.0 if name == "independent" else r), 0.1)
+        for name in experiment.NAMES
+        for seed, r in enumerate(ratio)
+        for figure in ("cost", "variance", "bend")
+    ]
+
+
+@pytest.mark.parametrize(
+    "ratio, holds", [((0.50, 0.51), True), ((1.50, 1.51), False), ((0.4, 0.9), False)]
+)
+def test_the_verdict_is_of_ratios_by_seed(ratio, holds):
+    lines = [line for line in experiment.verdicts(rows(ratio)) if "claim" in line]
+    assert len(lines) == 6
+    assert all(("NOT" not in line) == holds for line in lines)
+    assert f"{np.sqrt(ratio[0] * ratio[1]):.3f}" in lines[0]
