@@ -3,6 +3,14 @@
 k-means++ draws each further centre with a probability proportional to the squared distance to
 the nearest so far (Arthur and Vassilvitskii, SODA 2007). Lloyd's iteration moves each centre to
 the mean of what is nearest to it; a centre with nothing moves to the point farthest from its own.
+
+The move of n_k points' centre from c_k to their mean lowers the mean squared distance by
+
+    fall = sum_k n_k |c_k' - c_k|^2 / N,
+
+which needs no distances. What is left is E min_k (|c_k|^2 - 2 c_k x) + E |x|^2, of which the second
+is the same for all centres. So an iteration reads the data for one product with the centres and
+one sum a centre, and no more.
 """
 
 from functools import partial
@@ -37,9 +45,14 @@ def assign(centres: Array, x: Array) -> tuple[Array, Array]:
 
 
 def _nearest(centres: Array, x: Array) -> tuple[Array, Array]:
-    scores = jnp.sum(centres**2, 1) - 2 * x @ centres.T
-    label = jnp.argmin(scores, 1).astype(jnp.int32)
+    label = _scores(centres, x)[1]
     return label, jnp.sum((x - centres[label]) ** 2, 1)
+
+
+def _scores(centres: Array, x: Array) -> tuple[Array, Array]:
+    """min_k |x - c_k|^2 - |x|^2, and which k."""
+    scores = jnp.sum(centres**2, 1) - 2 * x @ centres.T
+    return scores.min(1), jnp.argmin(scores, 1).astype(jnp.int32)
 
 
 @partial(jax.jit, static_argnames=("components",))
@@ -89,40 +102,49 @@ def fit(
         x: [N, D] floats.
         components: K, in 1 .. N.
         iterations: at most so many of Lloyd's; 0 leaves the seeds.
-        tolerance: ends when one lowers the inertia by a smaller share.
+        tolerance: ends when the move of the centres lowers the inertia by no more than this share.
         initial: [K, D] centres in place of k-means++.
     """
     rank(components, len(x), "components")
     centres = seeds(key, x, components) if initial is None else initial
-    largest = jnp.asarray(jnp.inf, x.dtype)
+    mean = x.mean(0)
+    spread = _distance(x, mean).mean()
+    least = jnp.finfo(x.dtype).eps * spread  # what rounding leaves of the inertia
 
     def body(carry):
-        centres, _, last, i = carry
-        centres, inertia = lloyd(centres, x)
-        return centres, last, inertia, i + 1
+        centres, _, i = carry
+        moved, fall, score = lloyd(centres, x)
+        inertia = score + spread + jnp.sum((mean - centres.mean(0)) ** 2)
+        return moved, fall <= tolerance * jnp.maximum(inertia, least), i + 1
 
-    def going(carry):
-        _, before, last, i = carry
-        return (i < iterations) & ~(before - last <= tolerance * last)
-
-    start = (centres, largest, largest, jnp.int32(0))
-    centres, *_, i = lax.while_loop(going, body, start)
+    going = lambda carry: (carry[2] < iterations) & ~carry[1]
+    centres, _, i = lax.while_loop(going, body, (centres, jnp.asarray(False), jnp.int32(0)))
     return Fit(centres, assign(centres, x)[1].mean(), i)
 
 
-def lloyd(centres: Array, x: Array) -> tuple[Array, Array]:
-    """One iteration: (centres [K, D], the inertia [] of the old ones)."""
+def lloyd(centres: Array, x: Array) -> tuple[Array, Array, Array]:
+    """One iteration: (centres [K, D], fall [], score []).
+
+    The fall is infinite where a centre was empty; the score is the old centres' inertia less
+    E |x - m|^2, m their mean.
+    """
     k, middle = len(centres), centres.mean(0)
+    near = centres - middle
 
     def block(rows, fresh):
         rows = rows - middle
-        label, distance = _nearest(centres - middle, rows)
+        score, label = _scores(near, rows)
         hard = jax.nn.one_hot(label, k, dtype=x.dtype) * fresh[:, None]
-        return (hard.sum(0), hard.T @ rows), distance
+        return (hard.sum(0), hard.T @ rows, jnp.sum(score * fresh)), None
 
-    (counts, sums), distance = sweep(block, x)
-    moved = middle + sums / jnp.maximum(counts, 1)[:, None]
+    (counts, sums, score), _ = sweep(block, x)
+    step = sums / jnp.maximum(counts, 1)[:, None]
     empty = counts == 0
-    far = x[lax.top_k(distance, k)[1]]
-    moved = jnp.where(empty[:, None], far[jnp.cumsum(empty) - 1], moved)
-    return moved, distance.mean()
+
+    def reseed():
+        far = x[lax.top_k(assign(centres, x)[1], k)[1]]
+        return jnp.where(empty[:, None], far[jnp.cumsum(empty) - 1], middle + step)
+
+    moved = lax.cond(empty.any(), reseed, lambda: middle + step)
+    fall = jnp.sum(counts * jnp.sum((step - near) ** 2, 1)) / len(x)
+    return moved, jnp.where(empty.any(), jnp.inf, fall), score / len(x)
