@@ -39,7 +39,7 @@ def run(config, directory: Path) -> None:
     method = methods.build(config, dataset.spec)
     reporting.check(method, dataset, config)
     if config.mode == "train":
-        rehearse(method, dataset, config)
+        reporting.rehearse(method, dataset, config)
     mesh = loop.compile(method, config).mesh
     directory = workdir.prepare(directory, config, create=config.mode == "train")
     evaluate = reporting.evaluator(method, dataset, config, mesh)
@@ -73,22 +73,6 @@ def run(config, directory: Path) -> None:
             method, state, dataset, config, mesh, directory, figures
         )
     reporting.show(results, directory)
-
-
-def rehearse(method, dataset, config) -> None:
-    """Traces evaluation and sampling, so that a mistake there is told before the training."""
-    import jax
-    import numpy as np
-
-    from gmjax import reporting
-
-    key = jax.random.key(0)
-    state = jax.eval_shape(method.init, key)
-    batch = dataset.test.take(np.arange(1))
-    jax.eval_shape(method.evaluate, state, key, batch)
-    n = min(config.sample.batch_size, config.sample.num_samples)
-    given = reporting.condition(dataset, config, n)
-    jax.eval_shape(lambda s, k, c: method.sample(s, k, n, c), state, key, given)
 
 
 def parse(argv: list[str]) -> flags.FlagValues:

@@ -115,6 +115,17 @@ def check(method: Method, dataset: Dataset, config: Any) -> None:
             raise UserError(f"config.data.name={config.data.name!r}, {name}: {wrong}")
 
 
+def rehearse(method: Method, dataset: Dataset, config: Any) -> None:
+    """Traces evaluation and sampling, so that a mistake there is told before the training."""
+    key = jax.random.key(0)
+    state = jax.eval_shape(method.init, key)
+    batch = dataset.test.take(np.arange(1))
+    jax.eval_shape(method.evaluate, state, key, batch)
+    n = min(config.sample.batch_size, config.sample.num_samples)
+    given = condition(dataset, config, n)
+    jax.eval_shape(lambda s, k, c: method.sample(s, k, n, c), state, key, given)
+
+
 def draw(
     method: Method, state: PyTree, dataset: Dataset, config: Any, mesh: jax.sharding.Mesh
 ) -> dict[str, Any]:

@@ -13,12 +13,11 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from gmjax.paths.gaussian import GaussianPath, log_snr
+from gmjax.paths.gaussian import EXTREME, GaussianPath, log_snr
 from gmjax.processes.schedules import Schedule
 from gmjax.types import Array, Key
 
 TimeSampler = Callable[[Key, int], tuple[Array, Array]]
-NOISE = -14.0  # the log-SNR from which on nothing is left to see of the data
 
 
 def independent(key: Key, n: int) -> Array:
@@ -101,7 +100,7 @@ def uniform_in_log_snr(path: GaussianPath, t_min: float, spread: Callable = stra
     """log-SNR uniform on its range over [t_min, 1], of pure noise down to -14."""
 
     def draw(key, n):
-        high, low = jnp.maximum(log_snr(path, jnp.asarray([t_min, 1.0])), NOISE)
+        high, low = jnp.maximum(log_snr(path, jnp.asarray([t_min, 1.0])), -EXTREME)
         t = jnp.clip(path.inverse(high + (low - high) * spread(key, n)), t_min, 1.0)
         return t, (high - low) / _steepness(path, t)
 

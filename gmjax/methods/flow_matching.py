@@ -33,6 +33,7 @@ from gmjax.paths import couplings, mixture
 from gmjax.paths.conditional import Path
 from gmjax.samplers import driver, guidance
 from gmjax.samplers import flow_matching as steppers
+from gmjax.spaces import product
 from gmjax.types import Array, DataSpec, Key, Method, Predict, PyTree, Samples, UserError, lookup
 
 Config = Any
@@ -97,7 +98,7 @@ def build(config: Config, spec: DataSpec) -> Method:
         return jax.vmap(world.path.velocity)(predictor(state.ema)(x, t, None), x, t)
 
     plain = world.interpolant is not None and not world.width
-    check = partial(_check, world.path.space)
+    check = partial(product.check, world.path.space)
     return Method(start, update, evaluate, sample, check, speed if plain else None)
 
 
@@ -120,7 +121,7 @@ def build_network(config: Config, spec: DataSpec, world: World) -> tuple[Callabl
             )
         own = {k: config.network[k] for k in field.SETTINGS if k in config.network}
         network = field.build(own, flat.size, spec.num_classes)
-        into, out_of = partial(_embed, path.space), jax.vmap(unravel)
+        into, out_of = partial(product.embed, path.space), jax.vmap(unravel)
     else:
         two = path.output != spec.shape
         network = continuous.build(config.network, spec, 2 if two else 1)
@@ -332,17 +333,3 @@ def _stepper(config: Config, path: Path, m: mixture.Mixture | None):
     if c.name == "exact" and c.guide == "rates":
         raise UserError("config.sample.name='exact' needs config.sample.guide='posterior'")
     return make(path)
-
-
-def _check(space: Any, x: Any) -> str:
-    if isinstance(space, Mapping):
-        wrong = (f"{name}: {text}" for name in space if (text := _check(space[name], x[name])))
-        return "; ".join(wrong)
-    return space.check(x)
-
-
-def _embed(space: Any, x: Any) -> Array:
-    """The features of every part of a state, side by side: [B, F]."""
-    if isinstance(space, Mapping):
-        return jnp.concatenate([_embed(space[name], x[name]) for name in sorted(space)], -1)
-    return jax.vmap(space.embed)(x)

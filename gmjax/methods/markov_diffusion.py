@@ -25,6 +25,7 @@ from gmjax.processes import LIFTS, PROCESSES
 from gmjax.processes.observed import batch_size
 from gmjax.processes.schedules import SCHEDULES, Schedule
 from gmjax.samplers import driver, grids, guidance, markov
+from gmjax.spaces import product
 from gmjax.types import (
     Array,
     DataSpec,
@@ -116,7 +117,7 @@ def build(config: Config, spec: DataSpec) -> Method:
         )
 
     def wrong(x) -> str:
-        return check(process.space, np.stack([x, x], 1) if lift else x)
+        return product.check(process.space, np.stack([x, x], 1) if lift else x)
 
     return Method(start, update, evaluate, sample, wrong)
 
@@ -167,7 +168,7 @@ def build_network(config: Config, spec: DataSpec, process: Process) -> tuple[Cal
     context = config.loss.observed > 0
 
     def features(x, cond):
-        columns = _embed(process.space, x)
+        columns = product.embed(process.space, x)
         if context:
             mask = (cond or {}).get("observed", jax.tree.map(lambda a: jnp.zeros(a.shape), x))
             flags = jax.vmap(lambda m: ravel_pytree(m)[0].astype(jnp.float32))(mask)
@@ -261,14 +262,6 @@ def sampler(
     return draw
 
 
-def check(space: Any, x: Any) -> str:
-    """What is wrong with data x [N, *S], by the space's own check; "" where nothing is."""
-    if isinstance(space, Mapping):
-        wrong = (f"{name}: {text}" for name in space if (text := check(space[name], x[name])))
-        return "; ".join(wrong)
-    return space.check(x)
-
-
 def _time_sampler(config: Config, schedule: Schedule, t_min: float) -> times.TimeSampler:
     spread = lookup(times.SPREADS, config.spread, "config.loss.spread")
     table = {
@@ -281,13 +274,6 @@ def _time_sampler(config: Config, schedule: Schedule, t_min: float) -> times.Tim
 def _example(process: Process) -> Any:
     """A state to trace shapes with."""
     return process.base.sample(jax.random.key(0))
-
-
-def _embed(space: Any, x: Any) -> Array:
-    """The features of every part of a state, side by side: [B, F]."""
-    if isinstance(space, Mapping):
-        return jnp.concatenate([_embed(space[name], x[name]) for name in sorted(space)], -1)
-    return jax.vmap(space.embed)(x)
 
 
 def entrywise(space: Space) -> bool:

@@ -33,6 +33,10 @@ from gmjax.processes import gaussian
 from gmjax.processes.schedules import SCHEDULES, Schedule
 from gmjax.types import Array, Distribution, Process, UserError, lookup
 
+# Beyond this log-SNR, of either sign, the lesser of data and noise has an amplitude below e^-7,
+# about 1e-3: pure data and pure noise count as it where times are spaced or drawn by the log-SNR.
+EXTREME = 14.0
+
 
 class GaussianPath(NamedTuple):
     """alpha and sigma as functions of t in [0, 1], [] -> [], elementwise on arrays."""

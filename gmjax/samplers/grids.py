@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gmjax.paths.gaussian import GaussianPath
+from gmjax.paths.gaussian import EXTREME, GaussianPath
 from gmjax.processes.schedules import Schedule
 from gmjax.samplers.gaussian_steps import ends, half_log_snr
 from gmjax.types import Array, UserError, lookup
@@ -60,10 +60,6 @@ GRIDS: dict[str, Callable[..., Array]] = {"uniform": uniform, "noise": noise, "c
 
 
 # -- grids of a Gaussian path ---------------------------------------------------------------------
-
-# Ends of pure noise or pure data count as this log-SNR where a grid is spaced by it: the amplitude
-# of the lesser part is then e^-7, about 1e-3.
-_EXTREME = 14.0
 
 
 def path_uniform(steps: int, path: GaussianPath, t_min: float, t_max: float) -> Array:
@@ -198,4 +194,4 @@ def path_grid(
 def _range(path, t_min, t_max):
     """The log-SNR at both ends, highest first, within what a grid can be spaced by."""
     at_ends = 2 * half_log_snr(path, jnp.asarray([t_min, t_max], float))
-    return jnp.clip(at_ends, -_EXTREME, _EXTREME)
+    return jnp.clip(at_ends, -EXTREME, EXTREME)

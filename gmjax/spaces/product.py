@@ -5,11 +5,28 @@ nothing in the others, so that divergences add up.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from gmjax.types import Distribution, Space
+from gmjax.types import Array, Distribution, Space
+
+
+def check(space: Space | Mapping[str, Space], x: Any) -> str:
+    """What is wrong with data x [N, *S] of a space or of {name: space}; "" where nothing is."""
+    if isinstance(space, Mapping):
+        wrong = (f"{name}: {text}" for name in space if (text := check(space[name], x[name])))
+        return "; ".join(wrong)
+    return space.check(x)
+
+
+def embed(space: Space | Mapping[str, Space], x: Any) -> Array:
+    """The features of every part of states x [B, *S], side by side: [B, F]."""
+    if isinstance(space, Mapping):
+        return jnp.concatenate([embed(space[name], x[name]) for name in sorted(space)], -1)
+    return jax.vmap(space.embed)(x)
 
 
 def product(parts: Mapping[str, Space]) -> Space:
@@ -24,9 +41,6 @@ def product(parts: Mapping[str, Space]) -> Space:
             return {n: getattr(p, field)(*(a[n] for a in trees)) for n, p in parts.items()}
 
         return of
-
-    def check(x) -> str:
-        return "; ".join(f"{n}: {text}" for n, p in parts.items() if (text := p.check(x[n])))
 
     def frame(x):
         frames = each("frame")(x)
@@ -55,7 +69,7 @@ def product(parts: Mapping[str, Space]) -> Space:
     return Space(
         shape={n: p.shape for n, p in parts.items()},  # type: ignore[arg-type]
         dim=sum(p.dim for p in parts.values()),
-        check=check,
+        check=partial(check, parts),
         project=each("project"),
         tangent=each("tangent"),
         exp=each("exp"),
