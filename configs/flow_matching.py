@@ -93,6 +93,8 @@ def digits() -> ConfigDict:
                 "guidance": 1.0,
                 "interval": (0.0, 1.0),  # times at which it holds
                 "rescale": 0.0,
+                "observed": "",  # given of held-out data: top, left, border, start
+                "infill": "",  # guidance where there is one; or replacement
                 "guide": "posterior",  # or rates, of discrete data
                 "corrector": {"steps": 1, "size": 1.0},
             },

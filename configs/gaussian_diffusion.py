@@ -76,6 +76,8 @@ def digits() -> ConfigDict:
                 rtol=1e-4,  # of the solver "adaptive"
                 num_samples=1024,
                 batch_size=256,
+                observed="",  # given of held-out data: top, left, border, start
+                infill="",  # guidance where there is one; or replacement
                 guidance=1.0,
                 interval=(0.0, 1.0),  # times at which it holds
                 rescale=0.0,

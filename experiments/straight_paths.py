@@ -17,6 +17,7 @@ independent pairs, paired by seed, are judged by the 95 % t interval of their lo
 Run `python -m experiments.straight_paths [--preset default|paper|smoke] [--out DIR]`.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,7 +77,9 @@ def train(name: str, steps: int, width: int, seed: int = 0) -> tuple[Any, Any, A
     return config, dataset, state
 
 
-def measure(config: Any, dataset: Any, state: Any) -> tuple[dict[str, tuple], np.ndarray]:
+def measure(
+    config: Any, dataset: Any, state: Any, seed: int = 0
+) -> tuple[dict[str, tuple], np.ndarray]:
     """Name -> (value, error), and trajectories [FINE + 1, COUNT, 2] from noise to data."""
     world = flow_worlds.build(config, dataset.spec)
     _, predictor = flow_matching.build_network(config, dataset.spec, world)
@@ -84,22 +87,24 @@ def measure(config: Any, dataset: Any, state: Any) -> tuple[dict[str, tuple], np
     couple = couplings.build(config.coupling, path.space)
     held = dataset.test.take(np.arange(COUNT))["x"]
     x0 = jnp.asarray(held)
-    x1 = jax.random.normal(jax.random.key(2), x0.shape)
+    keys = jax.random.split(jax.random.fold_in(jax.random.key(2), seed), 4)
+    x1 = jax.random.normal(keys[0], x0.shape)
 
     @jax.jit
     def pairs(x0, x1):
-        ends = x1[couple(jax.random.key(3), x0, x1)]
-        t = (jnp.arange(COUNT) + 0.5)[jax.random.permutation(jax.random.key(4), COUNT)] / COUNT
-        x, target = jax.vmap(path.draw, (None, 0, 0, 0))(jax.random.key(5), x0, ends, t)
+        ends = x1[couple(keys[1], x0, x1)]
+        t = (jnp.arange(COUNT) + 0.5)[jax.random.permutation(keys[2], COUNT)] / COUNT
+        x, target = jax.vmap(path.draw, (None, 0, 0, 0))(keys[3], x0, ends, t)
         left = jnp.sum((target - predict(x, t, None)) ** 2, -1)
         return jnp.sum((ends - x0) ** 2, -1), left
 
     def solve(stepper, n, trajectory=0):
         times = jnp.linspace(1.0, 0.0, n + 1)
-        return driver.reverse(stepper, predict, jax.random.key(6), x1, times, trajectory=trajectory)
+        run = partial(driver.reverse, stepper, predict, trajectory=trajectory)
+        return jax.jit(lambda x1: run(jax.random.key(0), x1, times))(x1)  # no step draws
 
     cost, left = pairs(x0, x1)
-    way = np.asarray(jax.jit(lambda: solve(steppers.midpoint(path), FINE, COUNT).trajectory)())
+    way = np.asarray(solve(steppers.midpoint(path), FINE, COUNT).trajectory)
     whole = np.float64(way[0] - way[-1])
     speed = -np.diff(way, axis=0) * FINE
     bend = np.mean(np.sum((speed - whole) ** 2, -1), 0) / np.mean(np.sum(whole**2, -1))
@@ -108,7 +113,7 @@ def measure(config: Any, dataset: Any, state: Any) -> tuple[dict[str, tuple], np
         for name, v in {"cost": cost, "variance": left, "bend": bend}.items()
     }
     for n in FEW:
-        end = np.asarray(jax.jit(lambda n=n: solve(steppers.euler(path), n).x)())
+        end = np.asarray(solve(steppers.euler(path), n).x)
         found[f"sliced_{n}"] = sliced_wasserstein(end, held), float("nan")
     return found, way
 
@@ -163,7 +168,7 @@ def run(preset: Preset, out: Path) -> list[str]:
     ways = {}
     for name in NAMES:
         for seed in range(preset.seeds):
-            found, ways[name] = measure(*train(name, preset.steps, preset.width, seed))
+            found, ways[name] = measure(*train(name, preset.steps, preset.width, seed), seed)
             rows += [Row(name, seed, key, *value) for key, value in found.items()]
     page.table(out / "figures.csv", rows)
     figure(rows, ways, out / "figure")

@@ -26,7 +26,7 @@ import jax
 import numpy as np
 
 from gmjax import data
-from gmjax.data import batches
+from gmjax.data import batches, masks
 from gmjax.metrics import codes, film, maps, plots, report, samples, two_sample
 from gmjax.metrics.bits import mean_and_error
 from gmjax.training import sharding, workdir
@@ -177,9 +177,13 @@ def condition(dataset: Dataset, config: Any, n: int) -> dict[str, np.ndarray]:
     probe = dataset.test.take(np.arange(1))
     if "source" in probe:  # what samples are carried from, where it is data
         cond["source"] = dataset.test.take(np.arange(n) % dataset.test.size)["source"]
-    if "observed" not in probe:
+    chosen = config.sample.get("observed")
+    if "observed" not in probe and not chosen:
         return cond
     held = dataset.test.take(np.arange(n) % dataset.test.size)
+    if chosen:
+        given = masks.mask(chosen, dataset.spec)
+        held["observed"] = np.broadcast_to(given, (n, *given.shape))
     cond |= {"observed": held["observed"], "values": held["x"]}
     if config.labels and "label" in held:
         cond["label"] = held["label"]

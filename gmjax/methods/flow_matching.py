@@ -24,7 +24,7 @@ from gmjax.likelihoods import flow
 from gmjax.losses import flow_matching as losses
 from gmjax.losses import meanflow
 from gmjax.losses.times import SPREADS
-from gmjax.methods import flow_worlds
+from gmjax.methods import completion, flow_worlds
 from gmjax.methods.combinators import State, from_loss, optimizer
 from gmjax.methods.flow_worlds import World
 from gmjax.methods.settings import accumulation, condition, labelled, positive
@@ -265,6 +265,7 @@ def sampler(config: Config, spec: DataSpec, world: World) -> Callable[..., Sampl
         guided = flow_worlds.jumps(config, spec.num_values, config.path.name, unnormalised=True)
         path = mixture.path(guided, spec.shape, config.loss.weighting)
     stepper = _stepper(config, path, m)
+    completion.check(config)
     last = world.last
     share = lookup(GRIDS, c.grid, "config.sample.grid")(jnp.linspace(0, 1, steps + 1))
     times = (config.loss.t_max + (last - config.loss.t_max) * share).at[-1].set(last)
@@ -276,13 +277,15 @@ def sampler(config: Config, spec: DataSpec, world: World) -> Callable[..., Sampl
         key_base, key_start, key_run, key_last = jax.random.split(key, 4)
         cond = dict(cond or {})
         if "source" in cond:
-            x1 = cond.pop("source")
+            x1 = cond["source"]
         else:
             x1 = jax.vmap(path.base.sample)(jax.random.split(key_base, n))
         keys = jax.random.split(key_start, n)
         x = jax.vmap(path.start, (0, 0, None))(keys, x1, times[0])
         x = jax.tree.map(place, x) if place else x
         passes = 1
+        predict, project = completion.flow(config, world, predict, cond, x1)
+        cond = completion.plain(cond)
         if by_rates:
             predict = _log_posteriors(predict, m)
         if labels and scale != 1.0:
@@ -291,8 +294,12 @@ def sampler(config: Config, spec: DataSpec, world: World) -> Callable[..., Sampl
             )
             passes = 2
         if stepper is not None:
-            out = driver.reverse(stepper, predict, key_run, x, times, cond, trajectory=trajectory)
+            out = driver.reverse(
+                stepper, predict, key_run, x, times, cond, project=project, trajectory=trajectory
+            )
             return out._replace(nfe=passes * out.nfe)
+        if project:
+            raise UserError("config.sample.name='exact' completes nothing; valid: euler, corrected")
         assert m is not None
         x, count = steppers.exact(m, predict, key_run, x, low, cond)
         if low:

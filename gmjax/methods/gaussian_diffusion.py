@@ -19,7 +19,7 @@ import numpy as np
 from gmjax.likelihoods import flow
 from gmjax.likelihoods import gaussian as bounds
 from gmjax.losses import gaussian, gaussian_steps, scores, times
-from gmjax.methods import levels
+from gmjax.methods import completion, levels
 from gmjax.methods.combinators import State, from_loss, optimizer
 from gmjax.methods.settings import accumulation, condition, inside, labelled, positive
 from gmjax.networks import continuous
@@ -295,7 +295,8 @@ def _process(config: Config, spec: DataSpec, path: paths.GaussianPath):
 def _sampler(config: Config, spec: DataSpec, path_of: Callable) -> Callable[..., Samples]:
     """(params, predict, key, n, cond, *, trajectory=0, place=None) -> `Samples`, not decoded."""
     c, loss, labels = config.sample, config.loss, labelled(config, spec)
-    scale = c.guidance
+    scale, encode = c.guidance, levels.codec(spec)[0]
+    completion.check(config)
     for name in ("steps", "num_samples", "batch_size"):
         positive(c, f"sample.{name}")
     # T steps end in data; in continuous time the last evaluation at t_min gives its x0.
@@ -329,6 +330,8 @@ def _sampler(config: Config, spec: DataSpec, path_of: Callable) -> Callable[...,
         key_base, key_run = jax.random.split(key)
         x = paths.base_std(path, loss.data_std) * jax.random.normal(key_base, (n, *spec.shape))
         x = place(x) if place else x
+        predict, project = completion.gaussian(config, path, encode, predict, cond)
+        cond = completion.plain(cond)
         passes = 1
         if labels and scale != 1.0:
             predict = guidance.classifier_free(
@@ -341,9 +344,18 @@ def _sampler(config: Config, spec: DataSpec, path_of: Callable) -> Callable[...,
             out = ode.adaptive(path, read, predict, x, last or FINEST, cond=cond, rtol=c.rtol)
             t = jnp.full(n, last or FINEST)
             x0 = solvers.denoise(read)(predict, key_run, out.x, t, cond)
+            x0 = project(key_run, x0, jnp.zeros(n)) if project else x0
             return out._replace(x=x0, nfe=passes * (out.nfe + 1))
         out = driver.reverse(
-            stepper, predict, key_run, x, times, cond, finish=finish, trajectory=trajectory
+            stepper,
+            predict,
+            key_run,
+            x,
+            times,
+            cond,
+            finish=finish,
+            project=project,
+            trajectory=trajectory,
         )
         return out._replace(nfe=passes * out.nfe)
 

@@ -6,7 +6,6 @@ network sees the features that each space gives and predicts one number for ever
 score, which the process's `read` turns into the score.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -35,7 +34,6 @@ from gmjax.types import (
     Predict,
     Process,
     Samples,
-    Space,
     UserError,
     lookup,
 )
@@ -68,7 +66,7 @@ def build(config: Config, spec: DataSpec) -> Method:
     share = config.loss.observed
     if not 0 <= share < 1:
         raise UserError(f"config.loss.observed={share} must lie in [0, 1)")
-    if share and not isinstance(process.space, Mapping) and not entrywise(process.space):
+    if share and not isinstance(process.space, Mapping) and not product.entrywise(process.space):
         raise UserError(
             f"config.loss.observed={share}: the entries of a state of kind {spec.kind!r} depend on"
             " each other, and none is given without the rest; valid: 0"
@@ -276,15 +274,6 @@ def _example(process: Process) -> Any:
     return process.base.sample(jax.random.key(0))
 
 
-def entrywise(space: Space) -> bool:
-    """Whether the entries of a state may be given one without another.
-
-    So in open sets of R^d and for sites of finite sets, which have no dimension; the entries of a
-    rotation or of a point of a sphere depend on each other.
-    """
-    return space.dim in (0, math.prod(space.shape))
-
-
 def _masks(key: Key, space: Any, x: Any, share: float) -> Any:
     """Half of the batch observed in part, each entry with probability `share`, half not at all.
 
@@ -296,7 +285,7 @@ def _masks(key: Key, space: Any, x: Any, share: float) -> Any:
 
     def mask(space, a, key):
         wide = lambda b: b.reshape((n,) + (1,) * (a.ndim - 1))
-        drawn = jax.random.uniform(key, a.shape if entrywise(space) else wide(half).shape)
+        drawn = jax.random.uniform(key, a.shape if product.entrywise(space) else wide(half).shape)
         return jnp.broadcast_to((drawn < share) & wide(half), a.shape)
 
     if not isinstance(space, Mapping):

@@ -185,7 +185,7 @@ def sample_report(
     figures = judge(spec, train, test, test_label, classifier)
 
     report = figures(samples, sample_label)
-    if truth is not None:
+    if truth is not None and spec.kind == "sequence":
         truth = np.asarray(truth)
         report["paired_hellinger"] = histograms.paired(
             histograms.ngram_hellinger, samples, truth, 1, s

@@ -139,7 +139,7 @@ def reconstruction(
         predict: the network.
         denoise: (out, x, t) -> x0 [B, *S].
         shift: see `classifier`.
-        measure: x0 [*S] -> what is measured of one example.
+        measure: x0 [B, *S] -> what is measured of each, [B, *M].
         y: the measurements, [B, *M] or [*M] for all.
         std: t -> sqrt(s_y^2 + r_t^2), the standard deviation of y - measure(D(x_t)).
         scale: w; 1 for the posterior.
@@ -152,7 +152,7 @@ def reconstruction(
     def guided(x: Array, t: Array, cond: Cond) -> Array:
         def log_prob(x):
             out = predict(x, t, cond)
-            seen = jax.vmap(measure)(denoise(out, x, t))
+            seen = measure(denoise(out, x, t))
             gap = (y - seen) / heads.spread(std(t), seen)
             return -0.5 * jnp.sum(gap**2), out
 
@@ -160,6 +160,19 @@ def reconstruction(
         return shift(out, scale * gradient(x, g), x, t)
 
     return guided
+
+
+def inpainting(
+    predict: Predict,
+    denoise: Callable[[Array, Array, Array], Array],
+    shift: Shift,
+    observed: Array,
+    values: Array,
+    std: Callable[[Array], Array],
+) -> Predict:
+    """`reconstruction` where the entries that `observed` marks, bool [B, *S], are `values`."""
+    seen = lambda x0: jnp.where(observed, x0, 0.0)
+    return reconstruction(predict, denoise, shift, seen, seen(values), std)
 
 
 def measurement_std(

@@ -4,6 +4,7 @@ Everything goes part by part; the metric is the sum, and the frame is that of ev
 nothing in the others, so that divergences add up.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -27,6 +28,17 @@ def embed(space: Space | Mapping[str, Space], x: Any) -> Array:
     if isinstance(space, Mapping):
         return jnp.concatenate([embed(space[name], x[name]) for name in sorted(space)], -1)
     return jax.vmap(space.embed)(x)
+
+
+def entrywise(space: Space | Mapping[str, Space]) -> bool:
+    """Whether the entries of a state may be given one without another.
+
+    So in open sets of R^d and for sites of finite sets, which have no dimension; the entries of a
+    rotation or of a point of a sphere depend on each other.
+    """
+    if isinstance(space, Mapping):
+        return all(entrywise(part) for part in space.values())
+    return space.dim in (0, math.prod(space.shape))
 
 
 def product(parts: Mapping[str, Space]) -> Space:

@@ -98,7 +98,7 @@ def test_a_guided_flow_lands_on_the_posterior(way):
                 predict,
                 lambda out, x, t: heads.denoised("velocity", path, out, x, t)[0],
                 shift,
-                lambda x0: x0[:1],
+                lambda x0: x0[:, :1],
                 jnp.asarray([y]),
                 guidance.measurement_std(path, NOISE, STD),
             )
