@@ -63,7 +63,7 @@ def test_what_is_given_is_kept_and_leaves_an_independent_entry_alone(way):
 
 @pytest.mark.parametrize("way", completion.WAYS[1:])
 def test_a_correlated_entry_follows(way):
-    """E = .8 x 1.2 = .96 and variance .36: guidance gives nearly these, replacement half the way."""
+    """E = .8 x 1.2 = .96 and variance .36: guidance gives nearly these, replacement half."""
     x, near = completed(way, SHARE)[:, 1], 0.06 if way == "guidance" else 0.5
     assert abs(x.mean() / (SHARE * GIVEN) - 1) < near
     assert abs(x.var() - (1 - SHARE**2)) < near * SHARE**2
