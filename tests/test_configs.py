@@ -105,6 +105,7 @@ def test_every_sampler_with_labels_and_guidance(name, grid):
         assert int(out.nfe) == 2 * (4 + {"tweedie": 7, "euler": 3}.get(name, 0))
 
 
+@pytest.mark.slow
 def test_labels_change_the_prediction_and_dropping_them_is_the_null_class():
     config = small("digits").unlock()
     config.network.update(SMALL["mlp"], name="mlp")

@@ -47,6 +47,7 @@ def test_a_mistake_is_caught(right, wrong):
         run(CODE.replace(right, wrong))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", ["flow_matching.md", "gaussian_diffusion.md"])
 def test_the_blocks_of_a_page_run(page):
     text = (PAGE.parent / page).read_text()

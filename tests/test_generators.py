@@ -106,6 +106,7 @@ def test_a_jump_steps_by_its_rates():
     assert abs(oracles.weak_step(CHAIN, h, jnp.asarray([0, 2]), T, KEY)) < oracles.Z
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("generator", [ROUGH, PLAIN, FLOW, generators.superpose(ROUGH, FLOW)])
 def test_the_reversal_is_its_definition(generator):
     """K h = beta^-1 L*(beta h) - h beta^-1 L* beta, from the adjoint alone."""

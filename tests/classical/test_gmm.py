@@ -156,6 +156,7 @@ def test_samples_have_the_mixtures_moments(flat, name):
     assert draws.shape == (n, x.shape[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FEW)
 def test_steps_on_parts_mix_to_the_step_on_all(flat, name):
     """Statistics of two parts, mixed by their sizes, are those of the whole."""
@@ -181,6 +182,7 @@ def test_an_empty_component_is_used_again(flat, name):
     assert len(x) * fit.params.weights.min() > 0.4 and np.isfinite(fit.log_likelihood)
 
 
+@pytest.mark.slow
 def test_more_restarts_are_no_worse_and_are_separate_runs(flat):
     x, key = jnp.asarray(flat[0]), jax.random.key(7)
     options = {"iterations": 8, "tolerance": 0.0, "lloyd": 0}
@@ -214,6 +216,7 @@ def test_single_precision_keeps_narrow_clusters_far_away(name):
     np.testing.assert_allclose(rough.log_likelihood, exact.log_likelihood, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FEW)
 def test_constant_columns_and_points_beyond_all_numbers_give_no_nan(digits, name):
     x = jnp.asarray(digits[0], jnp.float32)  # some pixels are never inked

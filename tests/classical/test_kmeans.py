@@ -10,6 +10,7 @@ from gmjax.classical import kmeans
 from gmjax.types import UserError
 
 
+@pytest.mark.slow
 def test_lloyds_iteration_is_scikit_learns(digits):
     x = digits[0]
     peer = KMeans(10, init=x[:10], n_init=1, max_iter=300, tol=0, algorithm="lloyd").fit(x)

@@ -18,6 +18,7 @@ def error(params, x):
     return np.mean((np.asarray(pca.decode(params, pca.encode(params, x))) - x) ** 2)
 
 
+@pytest.mark.slow
 def test_moments_are_those_of_numpy_and_join(digits):
     x = digits[0] + 100.0
     parts = [moments.moments(jnp.asarray(a)) for a in (x[:500], x[500:501], x[501:])]

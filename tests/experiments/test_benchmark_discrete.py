@@ -73,6 +73,7 @@ def test_missing_peer_is_left_out(monkeypatch, tmp_path, capsys):
     assert (tmp_path / "discrete.csv").read_text().startswith("target,shape,chain")
 
 
+@pytest.mark.slow
 def test_step_compares_with_the_peer(monkeypatch):
     """A stand-in for the peer, so that the rows are made where it is missing too."""
     calls = []

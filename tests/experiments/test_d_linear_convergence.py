@@ -73,6 +73,7 @@ def test_one_step_of_two_points_is_an_integral():
     np.testing.assert_allclose(reverse_kl.by_quadrature(law, grid)[0], want, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_fisher_information_of_products_and_spheres():
     """A Gaussian as a product; the sphere of R is two points; that of R^2 by a plain sum."""
     t = np.array([0.01, 0.3, 2.0])
@@ -106,6 +107,7 @@ LAWS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LAWS)
 def test_girsanov_by_draws_is_the_closed_form(name):
     """Within 4.5 standard errors, which are at most 3 %."""

@@ -12,6 +12,7 @@ from gmjax.targets import TARGETS
 SMALL = 0.2
 
 
+@pytest.mark.slow
 def test_a_gaussians_flow_is_in_closed_form():
     """x -> x m(0) / m(s), m^2 = 1 + gamma^2, gamma = small^(1 - t): a constant error moves the end
     by eps int m(0) / m dt, the worst by eps sqrt(int (m(0) / m)^2 dt)."""

@@ -118,6 +118,7 @@ def test_features_see_one_parameter_each():
     assert np.isfinite(network.features(tied)).all()
 
 
+@pytest.mark.slow
 def test_the_chart_is_a_gaussian():
     rng = np.random.default_rng(0)
     x = np.sort(rng.normal(3, 1, (2, 50)), 1)
@@ -266,6 +267,7 @@ def check_page(out, text):
     assert len(ranks) == 8 and all(float(r["p_value"]) >= 0 for r in ranks)
 
 
+@pytest.mark.slow
 def test_a_page_of_draws_that_agree(tmp_path):
     """Chains and draws of one law: every difference is noise, 4.5 standard errors at most."""
     rng, n = np.random.default_rng(0), 4000

@@ -64,6 +64,7 @@ def test_the_largest_of_normals():
     np.testing.assert_allclose([lg.expected_maximum(n) for n in (1, 2, 3)], exact, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_library_has_these_weights():
     """log w - log p(x) from the formula in (delta, e), and from two numbers a particle."""
     with jax.enable_x64(True):
@@ -96,6 +97,7 @@ def test_draws_in_two_numbers(name):
         assert (np.abs(z) < 4.5).all()
 
 
+@pytest.mark.slow
 def test_moments_do_not_depend_on_the_chunks():
     draw = lambda key: {"x": 1e4 + jax.random.normal(key, (3,))}
     key, count = jax.random.key(3), 101

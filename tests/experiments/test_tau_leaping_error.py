@@ -43,6 +43,7 @@ def test_the_network_with_a_time_a_lane_is_the_table():
     np.testing.assert_allclose(got, expected, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["ordinal", "categorical", "euler", "tweedie"])
 def test_samplers_draw_from_the_propagated_law(method):
     """Chi-square over 25 states of 20 000 runs of 6 steps; fails at p < 1e-4."""

@@ -57,6 +57,7 @@ def test_the_range_is_told():
     assert experiment.gamma2(far, 0.0) == np.inf
 
 
+@pytest.mark.slow
 def test_smoke(tmp_path):
     lines = experiment.run(experiment.PRESETS["smoke"], tmp_path)
     names = {"bounds.csv", "figure.png", "figure.pdf", "verdicts.txt"}

@@ -42,6 +42,7 @@ def test_one_particle_is_known(small):
         assert abs(found.gap[a, 0] - elbo) < 0.05
 
 
+@pytest.mark.slow
 def test_it_is_what_the_library_differentiates(small):
     """Means and deviations over 20 000 replicates of four particles."""
     x, w, exact = small
@@ -61,6 +62,7 @@ def test_it_is_what_the_library_differentiates(small):
             assert np.abs(np.log(var / std**2)).max() < 4.5 * 0.02
 
 
+@pytest.mark.slow
 def test_averages_of_more_draws_have_less_variance(small):
     x, w, _ = small
     found = simulated(jax.random.key(3), x, w, 2, (0.0,), 2000, 500, (1, 4))

@@ -58,6 +58,7 @@ def test_concentration():
     np.testing.assert_allclose(largest, np.mean(groups.max(0)))
 
 
+@pytest.mark.slow
 def test_weights_of_an_autoencoder_have_its_elbo():
     """E log w = E log p(x | z) - KL, the KL in closed form: 2 z-scores."""
     got = trained_vae.train(3, 5, 2)

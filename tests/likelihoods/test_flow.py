@@ -21,6 +21,7 @@ def log_prob(steps, probes=0, n=64, law="rademacher"):
     return run(gaussians.predict, KEY, gaussians.data(KEY, n), None)
 
 
+@pytest.mark.slow
 def test_the_flow_gives_the_exact_log_density():
     """Up to KL(q_1 || base), which the shift e^{-4} of the mean makes 1e-3 at most a point."""
     x = gaussians.data(KEY, 64)
@@ -45,6 +46,7 @@ def test_hutchinsons_estimate_is_unbiased(law):
     assert float(jnp.max(jnp.abs(rough - exact))) < 4.5 * np.sqrt(10 / 512)
 
 
+@pytest.mark.slow
 def test_it_is_differentiable():
     times = grids.uniform(8, T_MIN)
     run = flow.log_likelihood(PROCESS, times)

@@ -70,6 +70,7 @@ def test_the_discrete_bound_tends_to_it_like_one_over_steps():
     assert gaps[400, "large"][0] > 5 * fine
 
 
+@pytest.mark.slow
 def test_few_of_the_steps_estimate_them_all():
     path = paths.from_betas(np.linspace(0.02, 16.0, 60) / 60)
     make = lambda n: gaussian.discrete(path, "x0", 60, gaussian_steps.discretised(V), num_times=n)

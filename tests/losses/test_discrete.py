@@ -66,6 +66,7 @@ def test_bound_is_tight_at_the_exact_ratio(name, kind):
     assert -5e-4 < gap < 2e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", tiny.LONG)
 def test_bound_holds_on_two_sites_and_for_a_wrong_network(name):
     """The last, factorised step costs what the sites still share at t_min; a network that
@@ -79,6 +80,7 @@ def test_bound_holds_on_two_sites_and_for_a_wrong_network(name):
     assert float(jax.jit(lambda: exact_bound(w, "leave_one_out", blind))()) - entropy > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["uniform", "absorbing", "rates"])
 def test_estimate_of_the_bound_is_unbiased(name):
     """`discrete_elbo` against the enumerated bound, within four standard errors."""
@@ -97,6 +99,7 @@ def test_estimate_of_the_bound_is_unbiased(name):
     assert error < 0.02 * truth
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_true_ratio_minimises_the_score_entropy(name):
     """Explicit and denoising losses share their minimum: the gradient of the denoising loss
@@ -117,6 +120,7 @@ def test_true_ratio_minimises_the_score_entropy(name):
     assert float(jnp.abs(grad(zero)).max()) < 0.02 * float(jnp.abs(away).max())
 
 
+@pytest.mark.slow
 def test_masked_bound_is_the_score_entropy_of_the_absorbing_chain():
     """The same gradient in the logits, in expectation."""
     w = tiny.world("absorbing")
@@ -184,6 +188,7 @@ def test_score_entropy_is_zero_only_at_the_conditional_ratio():
     assert other[0] > 1e-3 and abs(other[1]) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_observed_sites_stay_clean_and_do_not_count(name):
     w = tiny.world(name)

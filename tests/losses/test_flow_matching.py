@@ -150,6 +150,7 @@ def test_the_exact_average_velocity_satisfies_the_identity():
         np.testing.assert_allclose(u, target, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_the_exact_average_velocity_has_zero_gradient():
     """In three directions of perturbation, |z| < 4.5, with conditional velocities as targets."""
     n = 200_000

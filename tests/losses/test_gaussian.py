@@ -36,6 +36,7 @@ def predicting(path, head, guess, std=1.0):
     return predict
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vp_cosine", "linear", "karras"])
 def test_one_denoiser_has_one_loss_whatever_its_head(name):
     """With a weighting that is fixed in units of x0, heads are only ways to write a denoiser."""
@@ -243,6 +244,7 @@ def test_the_divergence_of_a_step(variance):
         np.testing.assert_allclose(found, want, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_best_learned_variance_is_that_of_the_reverse_step():
     """For x0 ~ N(0, s^2) the reverse step is Gaussian: its variance is where the KL is least."""
     with jax.enable_x64(True):

@@ -36,6 +36,7 @@ def test_phi_in_scores_is_phi_of_the_generator():
     np.testing.assert_allclose(fast, slow, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_denoising_and_sliced_losses_have_the_gradient_of_the_implicit_loss():
     """All three on the same draws of x; their gradients agree in the mean."""
     n = 40_000
@@ -67,6 +68,7 @@ def test_denoising_and_sliced_losses_have_the_gradient_of_the_implicit_loss():
         assert abs(float(jnp.mean(found[0][i]))) > 0.5, "a gradient that could differ"
 
 
+@pytest.mark.slow
 def test_the_three_generalised_gradients_agree_by_quadrature():
     axis = jnp.linspace(-6.0, 6.0, 61)
     nodes = jnp.stack(jnp.meshgrid(axis, axis), -1).reshape(-1, 2)
@@ -79,6 +81,7 @@ def test_the_three_generalised_gradients_agree_by_quadrature():
         np.testing.assert_allclose(other, found[0], rtol=2e-3)
 
 
+@pytest.mark.slow
 def test_the_bound_is_tight_at_the_exact_score_and_positive_elsewhere():
     """E nats = H(q_s) + KL(q_1 || base), and KL at t = 1 is 1e-4 here."""
     n = 4000
@@ -107,6 +110,7 @@ def test_the_simple_loss_of_a_perfect_score_is_its_variance():
     assert exact < worse < zero
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["uniform", "absorbing", "birth_death"])
 def test_phi_of_a_chain_in_ratios_integrates_to_phi_of_its_generator(name):
     """They differ pointwise, and agree in the mean over q_t(. | x0): an exact sum."""

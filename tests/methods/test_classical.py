@@ -45,6 +45,7 @@ def test_batches_of_an_epoch_fit_what_all_the_data_do(digits):
     np.testing.assert_allclose(state.params.noise, exact.noise + jitter, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["ppca", "linear_autoencoder"])
 def test_views_show_the_codes_and_what_they_decode_to(digits, preset):
     job = config(preset)
@@ -80,6 +81,7 @@ def test_the_bound_is_the_mean_over_the_rounding(digits):
         assert abs(draws.mean() - nats) < 4.5 * draws.std() / np.sqrt(len(u))
 
 
+@pytest.mark.slow
 def test_updates_on_all_data_are_em_and_the_best_run_is_used(digits):
     c = config("gmm", components=4, restarts=3, lloyd=0)
     method = methods.build(c, digits.spec)
@@ -105,6 +107,7 @@ def test_updates_on_all_data_are_em_and_the_best_run_is_used(digits):
     np.testing.assert_allclose(found, -loglik / 64 + np.log(16), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_online_em_on_small_batches_comes_near(digits):
     c = config("gmm", components=4, restarts=1, stepwise=0.7)
     method = methods.build(c, digits.spec)

@@ -58,6 +58,7 @@ def test_the_likelihood_is_that_of_the_flow():
     np.testing.assert_allclose(nats, exact, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_levels_are_judged_in_bits_of_their_bins():
     """An untrained network is zero, and the model N(0, I): nats a site are known but for noise."""
     c = config("smoke")
@@ -75,6 +76,7 @@ def test_levels_are_judged_in_bits_of_their_bins():
     assert abs(share - 0.4533) < 4.5 * np.sqrt(0.25 / 512) and out.x.dtype == jnp.int32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -105,6 +107,7 @@ def test_every_sampler_of_discrete_data(changes):
     assert int(out.nfe) == want or (c.sample.name == "exact" and c.path.name == "uniform")
 
 
+@pytest.mark.slow
 def test_labels_guide_a_flow():
     c = config(labels=True, sample__guidance=2.0, sample__name="euler", sample__interval=(0.2, 0.8))
     method, state = fresh(c, PLANE)

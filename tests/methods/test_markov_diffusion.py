@@ -69,6 +69,7 @@ def test_it_learns_a_gaussian(trained):
     assert int(out.nfe) == 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("process", ["vp", "torus"])
 def test_every_function_of_the_method(process):
     c = config(process, evaluate__steps=3, sample__steps=3, sample__name="flow")
@@ -82,6 +83,7 @@ def test_every_function_of_the_method(process):
     assert out.x.shape == (5, 2) and out.trajectory.shape == (4, 2, 2) and int(out.nfe) == 6
 
 
+@pytest.mark.slow
 def test_the_bound_has_parts_that_add_up():
     c = config("vp", evaluate__likelihood="elbo", evaluate__times=4)
     method, state, _ = train(
@@ -92,6 +94,7 @@ def test_the_bound_has_parts_that_add_up():
     np.testing.assert_allclose(parts, found["nats"], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_labels_guide():
     c = config("vp", sample__steps=2, sample__guidance=2.0).copy_and_resolve_references().unlock()
     c.labels = True
@@ -102,6 +105,7 @@ def test_labels_guide():
     assert out.x.shape == (4, 2) and int(out.nfe) == 4
 
 
+@pytest.mark.slow
 def test_given_entries_are_kept():
     c = config("vp", sample__steps=3, loss__observed=0.5)
     spec = DataSpec((2,), 0, "euclidean")

@@ -161,6 +161,7 @@ def test_the_likelihood_of_a_linear_model_is_known(linear):
     assert (np.abs(np.cov(x.T) - cov) < 4.5 * error).all()
 
 
+@pytest.mark.slow
 def test_drawn_and_analytic_bounds_agree_in_the_mean_and_more_particles_are_tighter(linear):
     _, state, law, _ = linear
     batch, keys = batch_of(PLANE), jax.random.split(KEY, 400)

@@ -21,6 +21,7 @@ def example(spec, *leading):
     return rng.integers(0, spec.num_values, shape) if spec.num_values else rng.normal(size=shape)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SPECS)
 def test_every_view_of_every_kind_has_a_picture(kind, tmp_path):
     spec, rng = SPECS[kind], np.random.default_rng(1)

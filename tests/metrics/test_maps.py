@@ -23,6 +23,7 @@ def test_every_space_has_a_picture():
     assert set(maps.PICTURES) == set(geometry.GEOMETRIES) - {"classes"} | set(geometry.PARTS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SPECS)
 def test_pictures_show_samples_and_data(kind, tmp_path):
     path = maps.PICTURES[kind](tmp_path / "new" / f"{kind}.png", states(kind, 60), states(kind, 50))

@@ -79,6 +79,7 @@ def test_the_mixture_is_that_of_scipy_with_and_without_its_own(m, n):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_narrow_posteriors_carry_all_the_information_there_is(codes):
     mean, log_std = codes
     found = prior.split(jax.random.key(0), mean[:100], jnp.full((100, Q), -9.0))

@@ -73,6 +73,7 @@ def test_shapes_and_dtypes(name, kind, outputs):
     assert {a.dtype for a in jax.tree.leaves((out, params))} == {jnp.dtype("float32")}
 
 
+@pytest.mark.slow
 def test_starts_at_zero_and_updates_open_the_way_of_state_time_label_and_context(model):
     """The last layer starts at zero, and so do the layers through which conditioning enters."""
     _, _, apply, grad = model
@@ -123,6 +124,7 @@ def test_remat_changes_memory_and_nothing_else(name, random_params):
     assert count(plain) == 0 and count(remat) > 0
 
 
+@pytest.mark.slow
 def test_gradients_are_finite_and_reach_every_parameter(model):
     for path, g in jax.tree_util.tree_leaves_with_path(model.grad(model.params)):
         assert jnp.isfinite(g).all() and jnp.abs(g).max() > 0, path

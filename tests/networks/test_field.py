@@ -22,6 +22,7 @@ def filled(network, *args):
     return tree.unflatten(noisy)
 
 
+@pytest.mark.slow
 def test_it_is_zero_at_first_and_depends_on_everything_later():
     network = field.build(SMALL, 7, num_classes=3)
     cond = {"label": jnp.arange(5) % 3, "context": jnp.ones((5, 2))}
@@ -40,6 +41,7 @@ def test_it_is_zero_at_first_and_depends_on_everything_later():
         assert np.abs(network.apply(params, *args) - out).min() > 1e-6
 
 
+@pytest.mark.slow
 def test_examples_do_not_mix_and_bfloat16_is_close():
     network = field.build(SMALL, 2)
     params = filled(network, X, T)

@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import optax
+import pytest
 
 from gmjax import networks
 from gmjax.types import DataSpec
@@ -15,6 +16,7 @@ def test_the_paper_s_glyph_network_is_small():
     assert networks.num_params(params) < 10_000
 
 
+@pytest.mark.slow
 def test_learns_a_table_of_state_and_time():
     """The answer is x below t = 1/2 and the other site above: needs sites, states and time."""
     spec = DataSpec((2,), 4, "vector")

@@ -129,6 +129,7 @@ def test_bfloat16_is_close_to_float32(name, model):
     assert 1e-6 < error < 0.03  # bfloat16 keeps 8 bits, 0.4 % a rounding
 
 
+@pytest.mark.slow
 def test_gradients_are_finite_and_reach_every_parameter(name, model):
     net, (x, t) = make(name, smoothing=1.0), batch()
     x = x.at[0].set(5)  # all masked

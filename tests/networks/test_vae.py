@@ -15,6 +15,7 @@ SMALL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [0, 4])
 @pytest.mark.parametrize("outputs", [1, 2])
 @pytest.mark.parametrize("name", vae.NETWORKS)

@@ -20,6 +20,7 @@ def pairs(name, n):
     return space, x0, x1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHAPES)
 def test_exact_is_the_assignment_of_least_cost(name):
     space, x0, x1 = pairs(name, 24)

@@ -78,6 +78,7 @@ def test_steps_along_the_target_follow_the_path(name):
     assert np.quantile(missed(0.9, 0.1), 0.9) < 3e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dim", [2, 3])
 @pytest.mark.parametrize("scale", [0.5, 1.3])
 def test_the_wrapped_normal_has_its_density(dim, scale):

@@ -115,6 +115,7 @@ def test_the_path_has_its_kernel_and_its_inverse(source, share):
     assert float(m.share.hidden(jnp.zeros(()))) == 0 and float(m.share.hidden(jnp.ones(()))) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", SHARES)
 def test_the_masked_bound_is_tight_and_the_uniform_one_is_a_bound(share):
     """Enumerated x0 and x, quadrature in log t; the entropy of the data is the limit."""

@@ -98,6 +98,7 @@ def test_forward_oracles(process):
     assert abs(oracles.composition(process, mean, x0, KEYS[3], n=5_000)) < oracles.Z
 
 
+@pytest.mark.slow
 def test_base_is_the_limit():
     last = counts.birth_death(constant(14.0), (2,), cap=12, arrival=LAM, death=MU)
     assert abs(oracles.limit(last, mean, ATOMS[2], KEYS[4], n=5_000)) < oracles.Z
@@ -144,6 +145,7 @@ def test_adjointness_and_gradients():
         np.testing.assert_allclose(denoising, explicit, rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_phi_of_scores_has_the_mean_of_phi():
     """sum_x q(x) phi(x) = sum_x q(x) Phi(q / beta)(x), for a wrong beta; zero for the right."""
     with jax.enable_x64(True):

@@ -136,6 +136,7 @@ def test_generator_kolmogorov_and_adjoint(name):
     np.testing.assert_allclose(slope, jnp.sum(q * lf), rtol=2e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_step_is_weakly_first_order(name):
     """(E f(step(x)) - f(x)) / dt -> L f(x), within four standard errors and O(dt)."""

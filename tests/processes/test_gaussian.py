@@ -136,6 +136,7 @@ def test_the_reversal_lands_on_the_data(name):
     assert abs(value) < oracles.Z
 
 
+@pytest.mark.slow
 @degenerate
 def test_losses_share_their_gradients(name):
     process = CASES[name](constant(3.0))
@@ -154,6 +155,7 @@ def test_losses_share_their_gradients(name):
     np.testing.assert_allclose(got[2], got[0], atol=2e-4)
 
 
+@pytest.mark.slow
 @degenerate
 def test_bound_is_tight_at_the_exact_score(name):
     process = CASES[name](constant(14.0))

@@ -214,6 +214,7 @@ def test_closed_forms_are_those_of_the_general_diffusion(process):
             np.testing.assert_allclose(left, right, rtol=1e-7, err_msg=name)
 
 
+@pytest.mark.slow
 @BOTH
 def test_network_output_is_of_order_one(process):
     """x s over its size stays of order one from the start to the end of the clock."""
@@ -232,6 +233,7 @@ def test_network_output_is_of_order_one(process):
     assert float(back) == pytest.approx(float(jnp.mean(out**2)), rel=1e-5)
 
 
+@pytest.mark.slow
 @BOTH
 def test_never_nan(process):
     for x, t in ((1e-12, 1e-4), (1e-12, 1.0), (1.5, 1e-4), (40.0, 1.0)):
@@ -268,6 +270,7 @@ def test_base_is_normalised(process):
         assert float(jnp.sum(p) * 0.002) == pytest.approx(1, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_many_ancestors_and_no_time():
     """States of 1e5 at t = 1e-2, where the Poisson numbers pass 2^31, and t = 0."""
     process = half_line.cox_ingersoll_ross(constant(1e-3), (1,), **PARAMETERS)

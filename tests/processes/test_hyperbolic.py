@@ -191,6 +191,7 @@ def test_bound():
     assert z > oracles.Z and gap > 0
 
 
+@pytest.mark.slow
 @BOTH
 def test_never_nan(process):
     x = atoms(process)[1]

@@ -36,6 +36,7 @@ def test_covariance_keeps_its_digits(gamma, dtype, tolerance):
                 assert abs(float(a) / b - 1) < tolerance
 
 
+@pytest.mark.slow
 def test_position_alone_is_the_mean_over_velocities():
     # N(v0; 0, gamma M) pushed through the kernel of the Markov process, by quadrature.
     with jax.enable_x64():

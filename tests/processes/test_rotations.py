@@ -235,6 +235,7 @@ def test_reverse_steps_commute_with_rotations(double):
     np.testing.assert_allclose(turned, a @ here, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_no_nan_at_the_same_point_on_the_cut_locus_or_at_time_zero():
     eye = jnp.eye(3)
     half = jnp.diag(jnp.asarray([1.0, -1, -1]))

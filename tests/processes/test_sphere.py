@@ -123,6 +123,7 @@ def test_forward_oracles(dim):
     assert abs(oracles.limit(late, f, x0, keys[3], n=n)) < oracles.Z
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dim", [pytest.param(2, marks=SLOW), 3])
 def test_reversal(dim):
     """100 steps: the bias of the walk is below the standard error of 4000 draws."""

@@ -37,6 +37,7 @@ def test_every_row_is_here():
     assert set(SPECS) == set(PROCESSES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SPECS)
 def test_a_row_builds_and_its_functions_fit(name):
     process = PROCESSES[name](

@@ -132,6 +132,7 @@ def test_draws_have_the_density():
                 assert abs(oracles.z(sample)) < oracles.Z
 
 
+@pytest.mark.slow
 def test_steps_and_moments_follow_the_generator():
     process = torus.torus(linear(0.2, 4.0), (2,))
     x, t = jnp.asarray([3.1, -3.0]), jnp.asarray(0.3)

@@ -61,6 +61,7 @@ def spectral(u, v, alpha, tau):
         return float(log_p), float((a - 1) / u - (b - 1) / (1 - u) + slope / total)
 
 
+@pytest.mark.slow
 def test_density_and_score_against_the_spectral_expansion():
     """Relative error below 1e-4 of the density and, in the metric A, of the score, D = 2.
 
@@ -165,6 +166,7 @@ def moments(u, alpha, tau):
     return (expm(rates * tau) @ [1, u, u * u])[1:]
 
 
+@pytest.mark.slow
 def test_moments_of_the_kernel():
     """100 000 draws at D = 3, each component as the first of D = 2: 16 z-scores below 4.5."""
     p, x0 = process(3), jnp.asarray([0.15, 0.85, 0.0])

@@ -48,6 +48,7 @@ def final_error(name, stepper, steps, kind="leave_one_out", grid="noise", dims=2
     return 0.5 * np.abs(seen - w.law).sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", tiny.LONG)
 @pytest.mark.parametrize("stepper", discrete.STEPPERS)
 def test_many_steps_reach_the_data_law(name, stepper):
@@ -57,11 +58,13 @@ def test_many_steps_reach_the_data_law(name, stepper):
     assert final_error(name, stepper, 100) < NOISE + 0.015
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ctmc.PARAMETRISATIONS)
 def test_every_parametrisation_samples(kind):
     assert final_error("gaussian", "tweedie", 100, kind) < NOISE + 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stepper", ["tau_leaping", "euler", "tweedie"])
 def test_error_falls_linearly_in_tau(stepper):
     """The theorem: total variation linear in the step. Halving it halves the error, the
@@ -121,6 +124,7 @@ def test_corrector_steps_move_a_wrong_law_to_the_marginal():
     assert errors[0] > 0.3 and errors[1] < NOISE + 0.01
 
 
+@pytest.mark.slow
 def test_corrector_counts_its_evaluations():
     w = WORLD("uniform")
     read = ctmc.leave_one_out(w.ctmc)
@@ -186,6 +190,7 @@ def test_ordinal_leap_is_a_sum_of_poisson_jumps():
     assert scipy.stats.chi2_contingency(table).pvalue > 1e-3
 
 
+@pytest.mark.slow
 def test_observed_sites_are_clamped():
     w = WORLD("absorbing")
     read = ctmc.leave_one_out(w.ctmc)
@@ -203,6 +208,7 @@ def test_observed_sites_are_clamped():
     assert 0.5 * np.abs(seen - law).sum() < NOISE + 1e-3
 
 
+@pytest.mark.slow
 def test_adaptive_grid_is_a_grid_and_puts_steps_where_the_posterior_moves():
     w = WORLD("uniform")
     read = ctmc.leave_one_out(w.ctmc)

@@ -61,6 +61,7 @@ def test_observed_sites_never_move():
     assert np.all(np.asarray(out.x[:, 0]) == 1) and np.any(np.asarray(out.x[:, 1]) != 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", tiny.CHAINS)
 def test_bound_holds_for_any_posterior(name):
     """Random and extreme posteriors at random times never exceed it."""

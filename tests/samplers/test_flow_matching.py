@@ -118,6 +118,7 @@ def test_gaussian_noise_as_source_needs_no_second_head():
     assert abs(x.mean() - m) < 4.5 * 0.0035 + 5e-3 and abs(x.std() - s) < 4.5 * 0.0025 + 5e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sphere", "torus", "rotations", "hyperbolic"])
 def test_a_closed_form_field_lands_on_the_data(name):
     """One datum: the marginal velocity is log_x(x0) / -t, and every sample ends at it."""
@@ -179,6 +180,7 @@ def test_exact_simulation_has_the_marginal(name, share, t_min):
     assert chi_square(m, x, masses(m, t_min)) > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", mixture.SOURCES)
 @pytest.mark.parametrize("corrected", [False, True])
 def test_euler_and_correctors_have_the_marginal(name, corrected):

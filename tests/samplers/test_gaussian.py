@@ -70,6 +70,7 @@ def flowed(x, path, t, t_next):
     return np.array([[to(i, marginal(i, y, a, s)) for i, y in enumerate(row)] for row in x])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FLOWS)
 def test_flow_solvers_have_their_order(name):
     options, order = FLOWS[name]
@@ -123,6 +124,7 @@ def moments(name, options, n, monkeypatch, path=VP, t_min=T_MIN, law=None, wrap=
     return float(mean), float(jnp.sqrt(start + jnp.sum(slopes[1] ** 2)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NOISY)
 def test_noisy_solvers_have_their_weak_order(name, monkeypatch):
     options, order = NOISY[name]
@@ -138,6 +140,7 @@ def test_noisy_solvers_have_their_weak_order(name, monkeypatch):
     assert many.max() < 0.03
 
 
+@pytest.mark.slow
 def test_the_corrector_is_its_formula_and_repairs_an_error(monkeypatch):
     """With E[x0 | x] linear, x0-part k x: x <- (k + K (1 - k)) x + sigma sqrt(1 - K^2) z."""
     snr = 0.5
@@ -222,6 +225,7 @@ def test_the_reader_is_finite_and_right_at_every_time(head):
         np.testing.assert_allclose(x0[:2], want[:2], atol=2e-5)
 
 
+@pytest.mark.slow
 def test_a_constant_prediction_is_followed_exactly():
     """With x0 known every flow solver but Euler and Heun in t is exact in any number of steps."""
     point = TARGETS["gaussian"]([0.7, -0.2], 0.0)

@@ -24,6 +24,7 @@ def run(name, steps, n=20_000, project=None):
     return go(jax.random.key(1), x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, steps, nfe, slack", [("walk", 200, 200, 0.02), ("flow", 30, 60, 0.01)]
 )

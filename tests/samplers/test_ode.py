@@ -52,6 +52,7 @@ def test_nfe_counts_the_calls(method):
     assert int(out.nfe) == len(calls)
 
 
+@pytest.mark.slow
 def test_an_example_does_not_depend_on_its_batch():
     path = PATHS["vp_linear"]()
     predict, read = laws.predict(LAW, path, "eps"), reader(path, "eps")

@@ -50,6 +50,7 @@ def test_frame_is_orthonormal_and_tangent():
         np.testing.assert_allclose(lift(x, projected(x, v)), space.tangent(x, v), atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dim", [2, 3])
 def test_laplacian_gradient_and_divergence(dim):
     """Laplacian cosh d = n cosh d, of f(d) = f'' + (n - 1) coth(d) f', div grad = Laplacian."""
@@ -91,6 +92,7 @@ def test_float32_keeps_its_digits():
         assert exact == pytest.approx(length, rel=1e-5, abs=eps * np.exp(radius + length))
 
 
+@pytest.mark.slow
 def test_never_nan():
     space, x = hyperbolic(2), origin(2)
     for point in (x, jnp.asarray(points(6, 2, 1, dtype=np.float32)[0])):
@@ -121,6 +123,7 @@ def test_projection_embedding_and_noise():
     )
 
 
+@pytest.mark.slow
 def test_float32_keeps_its_digits_far_out():
     """At x_0 up to 1e4 Minkowski products have no digit left; these have three or more."""
     with jax.enable_x64(True):

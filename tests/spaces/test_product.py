@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from gmjax.likelihoods import flow
 from gmjax.paths.interpolants import normal
@@ -20,6 +21,7 @@ def state(key=KEY):
     return {n: BOTH.uniform.sample(key)[n] for n in ("a", "b")}
 
 
+@pytest.mark.slow
 def test_the_frame_spans_every_part_and_nothing_mixed():
     x = state()
     e = BOTH.frame(x)
@@ -51,6 +53,7 @@ def test_geodesics_distances_and_checks_go_part_by_part():
     np.testing.assert_allclose(BOTH.uniform.log_prob(x), -np.log(4 * np.pi) - np.log(8 * np.pi**2))
 
 
+@pytest.mark.slow
 def test_a_flow_on_a_product_has_the_exact_density():
     """v = (k x, rotation about an axis): N(0, e^{2k}) pulled back, and nothing for the rotation."""
     k = 0.7

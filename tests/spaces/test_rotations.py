@@ -34,6 +34,7 @@ def double():
         yield
 
 
+@pytest.mark.slow
 def test_exp_and_log_agree_with_scipy(double):
     own = jax.jit(jax.vmap(rotations.exp))(W)
     np.testing.assert_allclose(own, Rotation.from_rotvec(W).as_matrix(), atol=1e-14)
@@ -94,6 +95,7 @@ def test_round_trips_in_single_precision():
     np.testing.assert_allclose(back, v, atol=3e-6)
 
 
+@pytest.mark.slow
 def test_no_gradient_is_nan_at_the_same_point_or_at_the_angle_pi():
     """Of exp at zero, of log at zero and at pi, to second order."""
     eye = jnp.eye(3)
@@ -127,6 +129,7 @@ def test_log_differentiates_to_all_orders_at_the_same_point(double):
     np.testing.assert_allclose(two, 0, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_projection_finds_the_nearest_rotation(double):
     """The nearest orthogonal matrix comes from the singular vectors."""
     near = X + 0.05 * RNG.normal(size=X.shape)

@@ -28,6 +28,7 @@ def test_geometry_is_flat():
     np.testing.assert_allclose(np.cov(np.asarray(noise).T), np.eye(4) - 0.25, atol=4.5 * 0.0053)
 
 
+@pytest.mark.slow
 def test_calculus_is_that_of_the_first_coordinates():
     """f(x_1, .., x_{D-1}, 1 - sum) has a gradient and a Laplacian in closed form."""
     f = lambda x: x[0] ** 2 * x[1] + jnp.sin(x[3])

@@ -57,6 +57,7 @@ def compare(dim, cases):
     return *ours, *np.asarray(true).T
 
 
+@pytest.mark.slow
 @DIMS
 def test_density_and_slope_in_double_precision(dim):
     """Relative errors; the score is -sin(theta) slope. The last cases are at pi itself."""

@@ -137,6 +137,7 @@ def test_a_signal_saves_the_step_and_exits(tmp_path, number, code, capsys):
     assert rows(tmp_path)[-1]["step"] == 10
 
 
+@pytest.mark.slow
 def test_a_run_killed_twice_ends_with_the_same_bits(reference, tmp_path):
     """The delays fall at some moment of a save or between; 40 steps take 2 s here."""
     for step, delay in ((10, 0.03), (20, 0.31)):
