@@ -60,7 +60,7 @@ def process(name: str, schedule: ConfigDict, **values: Any) -> ConfigDict:
         "matrix": "",
         "data_variance": 1.0,
         "speeds": (1.0,),
-        "alpha": 1.0,
+        "alpha": (1.0,),
         "chain": "",
         **dict.fromkeys(
             ("speed", "mean", "sigma", "dimension", "arrival", "death", "mass", "gamma"), 1.0

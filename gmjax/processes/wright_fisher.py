@@ -204,7 +204,7 @@ def _checked(shape: tuple[int, ...], alpha: float | Sequence[float]) -> tuple[in
     if len(shape) != 1 or shape[0] < 2:
         raise UserError(f"config.data has states of shape {shape}; valid: (D,), D >= 2")
     a = np.asarray(alpha, np.float64)
-    if a.shape not in ((), tuple(shape)):
+    if a.shape not in ((), (1,), tuple(shape)):
         raise UserError(f"config.process.alpha={alpha} must be one number or {shape[0]}")
     a = np.broadcast_to(a, shape)
     if not (np.all((a > 0) & (a <= 16)) and a.sum() <= 100):

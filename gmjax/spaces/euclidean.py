@@ -23,7 +23,7 @@ def euclidean(
         embed: features for a network.
         check: more to check of data than that they are finite.
     """
-    shape = (shape,) if isinstance(shape, int) else tuple(shape)
+    shape = (int(shape),) if isinstance(shape, (int, np.integer)) else tuple(shape)
     dim = int(np.prod(shape))
 
     def valid(x: np.ndarray) -> str:

@@ -378,6 +378,13 @@ def test_nothing_is_nan_at_the_boundary():
             assert moved.min() >= 0 and np.abs(moved.sum(1) - 1).max() < 1e-5
 
 
+def test_one_alpha_is_every_parts():
+    """As the flag --config.process.alpha="(2.0,)" gives it."""
+    x = jnp.asarray([0.2, 0.3, 0.5])
+    one, all_of = (wright_fisher(constant(), (3,), a) for a in ((2.0,), (2.0, 2.0, 2.0)))
+    assert one.base.log_prob(x) == all_of.base.log_prob(x)
+
+
 @pytest.mark.parametrize(
     "shape, alpha, message",
     [

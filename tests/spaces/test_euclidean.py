@@ -18,6 +18,10 @@ def f(x):
     return jnp.sin(x[0, 0]) * x[1, 1] + x[0, 1] ** 3
 
 
+def test_a_length_may_be_numpys():
+    assert euclidean(np.int64(3)).shape == euclidean(3).shape == (3,)
+
+
 def test_maps_are_sums():
     np.testing.assert_allclose(SPACE.exp(X, V), X + V)
     np.testing.assert_allclose(SPACE.log(X, SPACE.exp(X, V)), V, atol=1e-6)
