@@ -71,6 +71,7 @@ def dense(params, name, d):
     }[name]()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_em_is_scikit_learns(flat, name):
     train, test = flat

@@ -75,6 +75,7 @@ def test_score_is_the_gradient():
     np.testing.assert_allclose(target, gradient, rtol=2e-4, atol=2e-4)
 
 
+@pytest.mark.slow
 def test_kernel_solves_the_forward_equation_and_composes():
     with jax.enable_x64():
         process = torus.torus(linear(0.3, 9.0), (1,))

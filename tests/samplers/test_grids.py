@@ -102,6 +102,7 @@ def test_a_grid_is_made_inside_a_compiled_function():
     np.testing.assert_allclose(got, path_grid("log_snr", 5, path), rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spacing", ["trailing", "leading", "linspace"])
 def test_discrete_levels_above_the_end(spacing):
     """Every spacing falls and stays above t_min, also where the first levels lie below it."""

@@ -167,6 +167,7 @@ def test_draws_have_the_moments_of_the_law(name):
         np.testing.assert_array_less(np.abs(draws.mean(0) - want) / error, 4.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LAWS)
 def test_the_ends_are_finite(name):
     """No noise, and nothing but noise: values and derivatives are finite."""

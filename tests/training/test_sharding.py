@@ -82,28 +82,33 @@ def same(a, b):
         np.testing.assert_allclose(a[name], b[name], err_msg=name, **TOLERANCE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["1", "4", "8", "resumed"])
 def test_eight_devices_equal_one(reference, eight_devices, name):
     same(reference.arrays, eight_devices[name])
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(reference, two_processes):
     for arrays in two_processes.arrays:
         same(reference.arrays, arrays)
 
 
+@pytest.mark.slow
 def test_two_processes_stop_together(two_processes):
     (first, errors), (second, silence) = two_processes.stopped
     assert first == second == 143
     assert "\nstopped by a signal; step " in errors and not silence
 
 
+@pytest.mark.slow
 def test_two_processes_agree_on_damage(two_processes):
     (_, errors), (_, silence) = two_processes.finished
     assert "is damaged" in errors and "from step 10 of 40" in errors
     assert "damaged" not in silence and "resuming" not in silence
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_two_processes_opens_in_one(reference, two_processes):
     step, state = loop.load(toy.method(), toy.config(), two_processes.workdir)
     assert step == 40
