@@ -35,6 +35,7 @@ def test_wide_grams_are_symmetric_products():
     np.testing.assert_allclose(moments.gram(jnp.asarray(x)), x.T @ x, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver, q", [("eigh", 2), ("eigh", 20), ("gram", 10), ("randomised", 5)])
 def test_components_variances_and_noise_are_scikit_learns(digits, solver, q):
     x = digits[0][:600]  # the inner products of all of them take long to decompose

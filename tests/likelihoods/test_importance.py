@@ -34,6 +34,7 @@ def every_log_prob(name, raw):
     return law(name).log_prob(x, jnp.broadcast_to(raw[:, None], (len(raw), v, raw.shape[-1])))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1.0, 30.0])
 @pytest.mark.parametrize("name", DISCRETE)
 def test_probabilities_add_up_and_have_their_mean(name, scale):
@@ -47,6 +48,7 @@ def test_probabilities_add_up_and_have_their_mean(name, scale):
     assert np.isfinite(slope).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DISCRETE)
 def test_draws_have_the_probabilities(name):
     raw = raws(name, 3)

@@ -122,6 +122,7 @@ def test_one_particle_has_the_gradient_of_the_elbo(gradient, gradients):
         assert (np.abs(np.mean(draws, 0) - value) < 4.5 * error + 1e-5).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha", ALPHAS)
 def test_both_gradients_have_the_mean_that_quadrature_gives(alpha, gradients):
     """One coordinate, two particles: the expectation is an integral in the plane."""
@@ -197,6 +198,7 @@ def test_ten_thousand_coordinates_in_single_precision():
         assert all(np.isfinite(s).all() for s in jax.tree.leaves(slopes))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha", ALPHAS)
 def test_an_exact_posterior_has_no_drep_gradient(alpha):
     """q = p(z | x) = N((x + theta) / 2, I / 2): every weight is p(x)."""

@@ -117,6 +117,7 @@ def job(file, *, preset="smoke", **keys):
     return methods.build(config, dataset.spec), dataset, config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["gaussian_diffusion", "flow_matching", "discrete_diffusion"])
 def test_held_out_images_are_completed(file):
     """Traced as before a training; the given half goes through the run to the samples."""

@@ -37,6 +37,7 @@ def test_tile_puts_images_row_by_row():
     np.testing.assert_array_equal(grid[::5, :, 0], np.full((4, 15), plots.GAP[0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ordinal", [False, True])
 @pytest.mark.parametrize("kind", SHAPES)
 def test_every_kind_has_a_picture(kind, ordinal, tmp_path):

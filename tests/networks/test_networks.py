@@ -73,6 +73,7 @@ def test_shapes_and_dtypes(name, kind):
     assert {p.dtype for p in jax.tree.leaves(params)} == {jnp.dtype("float32")}
 
 
+@pytest.mark.slow
 def test_starts_uniform(name):
     logits, _ = jit(make(name).init_with_output)(KEY, *batch())
     assert not logits.any()

@@ -32,6 +32,7 @@ def pairs(name, n=50):
     return space, geodesic.path(space, base), x0, x1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", geodesic.SPACES)
 def test_the_path_runs_between_its_ends_with_the_speed_it_says(name):
     """In float64: far out on the hyperboloid single precision leaves few digits of a quotient."""

@@ -73,6 +73,7 @@ def generator(m, rates):
     return out - np.diag(out.sum(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source, share", WORLDS)
 def test_the_rates_generate_the_marginals(source, share):
     """dp/dt = -p A backward (posteriors by the hazard) and p A forward (redraws), float64."""
@@ -91,6 +92,7 @@ def test_the_rates_generate_the_marginals(source, share):
             np.testing.assert_allclose(p @ ahead, change, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source, share", WORLDS)
 def test_the_path_has_its_kernel_and_its_inverse(source, share):
     m = world(source, share)

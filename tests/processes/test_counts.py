@@ -43,6 +43,7 @@ def matrix(lam, mu):
     return r - np.diag(r.sum(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lam", [LAM, 0.0])
 @pytest.mark.parametrize("t", [1e-3, 0.3, 1.0])
 def test_kernel_and_ratios(lam, t):

@@ -23,6 +23,7 @@ def possible(world, x):
     return np.asarray([float(world.marginal(s, T)) > 1e-9 for s in x])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_parametrisation_gives_the_true_ratio(name):
     """s(y) = p_t(y) / p_t(x) by enumeration, from each of the three outputs."""
@@ -110,6 +111,7 @@ def test_time_reversal_by_enumeration(name):
                     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_generator_kolmogorov_and_adjoint(name):
     """d/dt E f(X_t) = E L f(X_t) for the exact kernel, and <L f, g> = <f, L* g>."""

@@ -55,6 +55,7 @@ def moments(process, x0, t):
     return x0 + covariance @ jax.grad(log_q)(x0), covariance
 
 
+@pytest.mark.slow
 @each
 def test_kernel_solves_the_moment_equations(name):
     # dm/dt = b(m), dC/dt = J C + C J^T + A, with b and A as the generator has them.
@@ -102,6 +103,7 @@ def test_target_is_the_gradient_of_the_density(name):
     np.testing.assert_allclose(target, gradient, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @each
 def test_draws_have_the_density(name):
     # Five means at two times for six processes: |z| < 4.5 fails at 4e-4 in all.

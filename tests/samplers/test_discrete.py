@@ -80,6 +80,7 @@ def test_tweedie_is_exact_on_one_site():
     assert final_error("rates", "tweedie", 2, dims=1) < NOISE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", tiny.CHAINS)
 def test_corrector_leaves_the_marginal_alone(name):
     """p_t (R + Rhat) = 0 by enumeration, with Rhat from the public conversions."""

@@ -47,6 +47,7 @@ def line(name, head):
     return path, predict
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, stepper, steps",
     [
@@ -169,6 +170,7 @@ def source(m, n=COUNT):
     return jax.vmap(base.sample)(jax.random.split(KEY, n))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", TINY.SHARES)
 @pytest.mark.parametrize("name, t_min", [("masked", 0.0), ("masked", 0.3), ("uniform", 0.1)])
 def test_exact_simulation_has_the_marginal(name, share, t_min):

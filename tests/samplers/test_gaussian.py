@@ -172,6 +172,7 @@ ENDS += [(s, p) for s in ("exponential", "dpmpp_2m", "unipc") for p in VARIANCE_
 ENDS += [("unipc 3", "linear"), ("ancestral large", "linear")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, path_name", ENDS)
 def test_runs_end_to_end_from_noise_to_data(name, path_name):
     """From alpha = 0 to sigma = 0 in float32: finite, and near the law; nfe is what was spent."""

@@ -37,6 +37,7 @@ def test_agrees_with_pymanopt(dim):
             np.testing.assert_allclose(uv, theirs.inner_product(a, np.asarray(v), c), atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dim", [1, 2, 5])
 @pytest.mark.parametrize("length", [0.0, 1e-4, 0.05, 1.0, 3.0, np.pi - 1e-3])
 def test_round_trips_in_single_precision(dim, length):

@@ -68,6 +68,7 @@ def test_density_and_slope_in_double_precision(dim):
     assert np.abs(slope / true_slope - 1).max() < 1e-7
 
 
+@pytest.mark.slow
 @DIMS
 def test_density_and_slope_in_single_precision(dim):
     """log p is right to a few units of rounding of theta^2 / 2 tau, the slope to 5e-6."""

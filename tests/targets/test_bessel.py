@@ -24,6 +24,7 @@ def exact(order, k):
         return float(a), float(slope), float(mpmath.log(first) - k)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ORDERS)
 def test_ratio_slope_and_logarithm(order):
     want = np.array([exact(order, k) for k in ARGUMENTS]).T

@@ -44,6 +44,7 @@ def test_score_is_the_gradient_and_the_parts_add_up(name):
         np.testing.assert_allclose(means[2], -c[2] * score, atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PAIRS)
 def test_covariance_is_the_curvature_and_draws_have_the_score(name):
     """Cov(W | x) = gamma^2 (I + gamma^2 Hessian log p); E[x . score + d] = 0 over the draws.
@@ -85,6 +86,7 @@ def test_means_are_conditional_expectations(name):
             assert abs(draws.mean()) < 4.5 * draws.std() / np.sqrt(n)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [MIXTURE, POINTS, SPHERE, FULL])
 def test_a_gaussian_end_is_the_path_of_a_diffusion(target):
     """(1 - t) X0 + t X1, X1 standard normal, whether X1 or Z carries the noise."""

@@ -42,6 +42,7 @@ def noised(law, alpha, sigma, n=5, seed=1):
     return alpha * x0 + sigma * jax.random.normal(keys[1], x0.shape)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LAWS)
 def test_score_denoiser_and_covariance_are_derivatives(name):
     """score = grad log p; Tweedie; alpha / sigma^2 Cov = the denoiser's Jacobian."""
@@ -206,6 +207,7 @@ def test_the_exact_network_of_every_head_is_the_denoiser(head):
         np.testing.assert_allclose(*both(x, t), atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PATHS)
 def test_velocity_is_the_velocity_head(name):
     law, path = LAWS["mixture"], PATHS[name]()
@@ -222,6 +224,7 @@ PROCESSES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LAWS)
 def test_the_velocity_carries_the_draws(name):
     """d/dt E h(x_t) = E[grad h . v] for h = sum cos(x), under three processes.
@@ -247,6 +250,7 @@ def test_the_velocity_carries_the_draws(name):
             assert abs(gaps.mean()) < 4.5 * gaps.std() / np.sqrt(len(gaps)) + 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TARGETS)
 def test_stochastic_localisation(name):
     """sigma^3 / (2 sigma') d/dt E[Cov] = E[Cov^2] as matrices, along the process of `ou`.
