@@ -284,8 +284,6 @@ def sampler(config: Config, spec: DataSpec, world: World) -> Callable[..., Sampl
         x = jax.vmap(path.start, (0, 0, None))(keys, x1, times[0])
         x = jax.tree.map(place, x) if place else x
         passes = 1
-        predict, project = completion.flow(config, world, predict, cond, x1)
-        cond = completion.plain(cond)
         if by_rates:
             predict = _log_posteriors(predict, m)
         if labels and scale != 1.0:
@@ -293,6 +291,9 @@ def sampler(config: Config, spec: DataSpec, world: World) -> Callable[..., Sampl
                 predict, scale, spec.num_classes, tuple(c.interval), c.rescale
             )
             passes = 2
+        # Outermost: guidance by labels doubles the batch, and what is given has one size.
+        predict, project = completion.flow(config, world, predict, cond, x1)
+        cond = completion.plain(cond)
         if stepper is not None:
             out = driver.reverse(
                 stepper, predict, key_run, x, times, cond, project=project, trajectory=trajectory

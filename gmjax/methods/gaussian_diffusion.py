@@ -330,14 +330,15 @@ def _sampler(config: Config, spec: DataSpec, path_of: Callable) -> Callable[...,
         key_base, key_run = jax.random.split(key)
         x = paths.base_std(path, loss.data_std) * jax.random.normal(key_base, (n, *spec.shape))
         x = place(x) if place else x
-        predict, project = completion.gaussian(config, path, encode, predict, cond)
-        cond = completion.plain(cond)
         passes = 1
         if labels and scale != 1.0:
             predict = guidance.classifier_free(
                 predict, scale, spec.num_classes, tuple(c.interval), c.rescale
             )
             passes = 2
+        # Outermost: guidance by labels doubles the batch, and what is given has one size.
+        predict, project = completion.gaussian(config, path, encode, predict, cond)
+        cond = completion.plain(cond)
         read, stepper, times = of(path)
         finish = None if last == 0 else solvers.denoise(read)
         if c.name == "adaptive":

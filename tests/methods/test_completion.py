@@ -111,8 +111,9 @@ def job(file, *, preset="smoke", **keys):
     config = importlib.import_module(f"configs.{file}").get_config(preset)
     with config.unlocked():
         for key, value in keys.items():
-            section, _, name = key.partition("__")
-            config[section][name] = value
+            *sections, name = key.split("__")
+            place = config[sections[0]] if sections else config
+            place[name] = value
     dataset = data.load(config.data)
     return methods.build(config, dataset.spec), dataset, config
 
@@ -129,6 +130,30 @@ def test_held_out_images_are_completed(file):
     x = jax.jit(lambda s, c: method.sample(s, jax.random.key(1), 3, c).x)(state, cond)
     np.testing.assert_array_equal(np.asarray(x)[:, :, :4], cond["values"][:, :, :4])
     assert (np.asarray(x)[:, :, 4:] != cond["values"][:, :, 4:]).any()
+
+
+@pytest.mark.parametrize("file, keys", [
+    ("gaussian_diffusion", {}),
+    ("gaussian_diffusion", {"sample__name": "adaptive"}),
+    ("gaussian_diffusion", {"sample__infill": "replacement"}),
+    ("flow_matching", {}),
+    ("flow_matching", {"sample__infill": "replacement"}),
+])  # fmt: skip
+def test_labels_guide_what_is_completed(file, keys):
+    given = {"sample__observed": "top", "sample__guidance": 2.0, "sample__num_samples": 3}
+    method, dataset, config = job(file, labels=True, **given | keys)
+    reporting.rehearse(method, dataset, config)
+
+
+@pytest.mark.slow
+def test_an_adaptive_run_ends_with_what_is_given():
+    method, dataset, config = job(
+        "gaussian_diffusion", sample__observed="top", sample__name="adaptive", sample__rtol=1e-2
+    )
+    cond = reporting.condition(dataset, config, 2)
+    state = jax.jit(method.init)(jax.random.key(0))
+    x = jax.jit(lambda s, c: method.sample(s, jax.random.key(1), 2, c).x)(state, cond)
+    np.testing.assert_array_equal(np.asarray(x)[:, :4], cond["values"][:, :4])
 
 
 @pytest.mark.parametrize("keys, text", [
