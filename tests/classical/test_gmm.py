@@ -170,6 +170,7 @@ def test_steps_on_parts_mix_to_the_step_on_all(flat, name):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), mixed, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_an_empty_component_is_used_again(flat, name):
     x = jnp.asarray(flat[0])

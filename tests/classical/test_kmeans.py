@@ -67,6 +67,7 @@ def test_the_fall_and_the_score_are_those_of_the_distances(digits):
     np.testing.assert_allclose(fall, distance.mean() - after.mean(), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_tolerance_is_a_share_of_the_inertia(digits):
     """The last of its iterations is the first whose move lowers the inertia by less."""
     x = jnp.asarray(digits[0])

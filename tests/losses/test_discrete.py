@@ -55,6 +55,7 @@ def exact_bound(world, kind, out):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, kind", cases())
 def test_bound_is_tight_at_the_exact_ratio(name, kind):
     """On one site, with the true score, the model is the data law: the mean bound is the
@@ -210,6 +211,7 @@ def test_observed_sites_stay_clean_and_do_not_count(name):
         assert np.all(np.isfinite(value))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, kind", cases())
 def test_gradients_are_finite_at_extreme_logits(name, kind):
     w = tiny.world(name)

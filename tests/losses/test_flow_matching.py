@@ -92,6 +92,7 @@ def moons(n, rng):
     return np.stack([x - 0.5, y - 0.25], -1) + 0.05 * rng.normal(size=(n, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["exact", "sinkhorn"])
 def test_transport_straightens_the_pairs(name):
     """Batches of 64 moons and noise: mean squared length and crossing of the pairs' lines.

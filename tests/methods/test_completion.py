@@ -52,6 +52,7 @@ def completed(way, correlation):
     return np.asarray(jax.jit(run)(jax.random.key(0)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", completion.WAYS[1:])
 def test_what_is_given_is_kept_and_leaves_an_independent_entry_alone(way):
     x = completed(way, 0.0)

@@ -62,6 +62,7 @@ def test_the_path_runs_between_its_ends_with_the_speed_it_says(name):
         np.testing.assert_allclose(x, x1, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", geodesic.SPACES)
 def test_steps_along_the_target_follow_the_path(name):
     """With the target held, one step from t to s lands on x_s."""

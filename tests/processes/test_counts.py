@@ -193,6 +193,7 @@ def test_a_network_that_says_nothing_is_right_for_poisson_data(process):
     assert np.isfinite(gap) and gap > 0
 
 
+@pytest.mark.slow
 @ALL
 def test_never_nan(process):
     @jax.jit

@@ -44,6 +44,7 @@ def test_every_parametrisation_gives_the_true_ratio(name):
             )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_parametrisation_gives_the_true_posterior(name):
     w = tiny.world(name)

@@ -79,6 +79,7 @@ def test_kernel_and_score(dim):
     assert density < 1e-4 and score < 1e-4
 
 
+@pytest.mark.slow
 @BOTH
 def test_kernel_is_a_density_that_solves_the_heat_equation(process):
     dim, space = process.space.dim, process.space

@@ -59,6 +59,7 @@ def test_generator_moves_the_kernel(dim):
             np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-9)
 
 
+@pytest.mark.slow
 @DIMS
 def test_draws_have_the_law_of_the_kernel(dim):
     """Kolmogorov-Smirnov of the angle and moments of one direction, 20000 draws in single
@@ -163,6 +164,7 @@ def test_bound():
     assert z > oracles.Z and gap > 0
 
 
+@pytest.mark.slow
 @DIMS
 def test_never_nan(dim):
     process, x = ALL[dim], atoms(dim)[1]

@@ -25,6 +25,7 @@ def exact(path, x, t_max, t_min):
     return b * LAW.mean + std(b, r) / std(a, s) * (x - a * LAW.mean)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, t_min", [("linear", 1e-3), ("vp_linear", 1e-3), ("karras", 0.0)])
 def test_the_flow_is_exact_to_its_tolerance(name, t_min):
     path = PATHS[name]()

@@ -77,6 +77,7 @@ def test_density_and_slope_in_single_precision(dim):
     assert np.abs(slope / true_slope - 1).max() < 5e-6
 
 
+@pytest.mark.slow
 @DIMS
 def test_derivatives_are_consistent(dim):
     """d log p / d theta = -sin(theta) slope by differentiation, and the heat equation
@@ -101,6 +102,7 @@ def test_derivatives_are_consistent(dim):
         np.testing.assert_allclose(by_tau, heated, rtol=1e-5, atol=1e-5 / tau.min())
 
 
+@pytest.mark.slow
 @DIMS
 def test_nothing_is_nan(dim):
     heat = sphere_heat.heat(dim)

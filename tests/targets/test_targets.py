@@ -109,6 +109,7 @@ QUADRATURE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", QUADRATURE)
 def test_posterior_moments_are_those_of_quadrature(name):
     """Bayes on atoms: density, posterior mean and covariance by sums."""
