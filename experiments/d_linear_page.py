@@ -27,7 +27,7 @@ LINES = {"path": "-", "law": "--"}
 
 def figure(rows, constant: float, path: Path) -> None:
     """Draws all panels: PNG and PDF."""
-    with page.figure(path, 2, 4, (13.5, 6.2)) as (fig, axes):
+    with page.figure(path, 2, 4, (13.5, 6.2)) as (_, axes):
         own = {p: [r for r in rows if r.panel == p] for p in dict.fromkeys(r.panel for r in rows)}
         dims, steps, needed, delta, size, below, same, legend = axes.ravel()
         _by_law(dims, own["dims"], "dim", constant)

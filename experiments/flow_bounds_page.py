@@ -11,7 +11,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8
 
 def figure(rows, path: Path) -> None:
     """Draws all panels: PNG and PDF."""
-    with page.figure(path, 1, 4, (14, 3.7)) as (fig, axes):
+    with page.figure(path, 1, 4, (14, 3.7)) as (_, axes):
         _size(axes[0], [r for r in rows if r.panel == "size"])
         _noise(axes[1], [r for r in rows if r.panel == "noise" and r.family == "interpolant"])
         _flows(axes[2], [r for r in rows if r.panel == "noise" and r.family != "interpolant"])

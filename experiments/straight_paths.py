@@ -118,26 +118,25 @@ def measure(
     return found, way
 
 
-def values(rows: list[Row], coupling: str, figure: str) -> np.ndarray:
-    """One a seed."""
-    return np.array([r.value for r in rows if (r.coupling, r.figure) == (coupling, figure)])
+def values(rows: list[Row], coupling: str, kind: str) -> np.ndarray:
+    """A figure of a coupling, one a seed."""
+    return np.array([r.value for r in rows if (r.coupling, r.figure) == (coupling, kind)])
 
 
 def verdicts(rows: list[Row]) -> list[str]:
     """A table, then one line a coupling and figure; the claim is a ratio below one."""
-    lines = [
-        "mean over seeds     " + "".join(f"{f:>10}" for f in dict.fromkeys(r.figure for r in rows))
-    ]
+    kinds = list(dict.fromkeys(r.figure for r in rows))
+    lines = ["mean over seeds     " + "".join(f"{kind:>10}" for kind in kinds)]
     for name in NAMES:
-        means = [values(rows, name, f).mean() for f in dict.fromkeys(r.figure for r in rows)]
+        means = [values(rows, name, kind).mean() for kind in kinds]
         lines.append(f"{name:<20}" + "".join(f"{m:10.3f}" for m in means))
     for name in NAMES[1:]:
-        for figure in ("cost", "variance", "bend"):
-            log = np.log(values(rows, name, figure) / values(rows, NAMES[0], figure))
+        for kind in ("cost", "variance", "bend"):
+            log = np.log(values(rows, name, kind) / values(rows, NAMES[0], kind))
             half = scipy.stats.t.ppf(0.975, len(log) - 1) * scipy.stats.sem(log)
             low, mid, high = np.exp(log.mean() + half * np.array([-1, 0, 1]))
             lines.append(
-                f"{figure}, {name} / independent: claim < 1, measured"
+                f"{kind}, {name} / independent: claim < 1, measured"
                 f" {mid:.3f} [{low:.3f}, {high:.3f}]: {page.outcome(high < 1)}"
             )
     return lines

@@ -294,7 +294,7 @@ LABELS = {
 
 def figure(rows: Sequence[Row], path: Path) -> None:
     """Hellinger and total variation against tau, total variation against D: PNG and PDF."""
-    with page.figure(path, 1, 3, (11, 3.6)) as (fig, axes):
+    with page.figure(path, 1, 3, (11, 3.6)) as (_, axes):
         for ax, distance in zip(axes, ("hellinger", "tv"), strict=False):
             _tau_panel(ax, [r for r in rows if r.panel == "tau"], distance)
         _dims_panel(axes[2], [r for r in rows if r.panel == "D" and r.tv > NOISE])

@@ -41,6 +41,14 @@ def plain(cond: Mapping[str, Any] | None) -> dict[str, Any]:
     return {k: v for k, v in (cond or {}).items() if k not in ("observed", "values", "source")}
 
 
+def _guides(config: Any, able: bool, only: str) -> bool:
+    """Whether by guidance; raises `UserError` where that is asked for and cannot be."""
+    way = config.sample.infill
+    if way == "guidance" and not able:
+        raise UserError(f"config.sample.infill='guidance' is {only}; valid: replacement")
+    return able and way != "replacement"
+
+
 def gaussian(
     config: Any, path: GaussianPath, encode: Callable, predict: Predict, cond: Any
 ) -> tuple[Predict, Project | None]:
@@ -49,11 +57,10 @@ def gaussian(
     Raises:
         UserError: guidance of a learned variance, replacement without steps.
     """
-    c, loss = config.sample, config.loss
-    able = loss.variance != "learned"
-    guided = c.infill == "guidance" or (not c.infill and able)
     if not cond or "values" not in cond:
         return predict, None
+    loss = config.loss
+    guided = _guides(config, loss.variance != "learned", "not for a learned variance")
     observed, values = cond["observed"], encode(cond["values"])
 
     def project(key, x, t):
@@ -63,16 +70,12 @@ def gaussian(
         return jnp.where(now, jnp.where(end, values, noisy), x)
 
     if not guided:
-        if c.name == "adaptive":
+        if config.sample.name == "adaptive":
             raise UserError(
                 "config.sample.infill='replacement' is made after a step, and"
                 " config.sample.name='adaptive' has none; valid: guidance"
             )
         return predict, project
-    if not able:
-        raise UserError(
-            "config.sample.infill='guidance' is not for a learned variance; valid: replacement"
-        )
     return _guided(predict, path, loss.head, loss.data_std, observed, values), project
 
 
@@ -99,20 +102,15 @@ def flow(
     if "values" not in cond:
         return predict, None
     path, f, m, loss = world.path, world.interpolant, world.discrete, config.loss
-    way, masked = config.sample.infill, m is not None and m.num_states > m.num_values
+    masked = m is not None and m.num_states > m.num_values
     if not product.entrywise(path.space):
         raise UserError(
             "config.data.observed: entries of this state depend on each other, and none can be"
             " given without the rest"
         )
     noise = f is not None and f.gamma is None and "source" not in cond
-    able = noise and loss.objective == "flow"
-    guided = way == "guidance" or (not way and able)
-    if guided and not able:
-        raise UserError(
-            "config.sample.infill='guidance' is for paths of R^d from noise, without gamma, and"
-            " config.loss.objective='flow'; valid: replacement"
-        )
+    only = "for paths of R^d from noise, without gamma, and config.loss.objective='flow'"
+    guided = _guides(config, noise and loss.objective == "flow", only)
     observed, values = cond["observed"], world.encode(cond["values"])
 
     def project(key, x, t):
