@@ -17,6 +17,7 @@ independent pairs, paired by seed, are judged by the 95 % t interval of their lo
 Run `python -m experiments.straight_paths [--preset default|paper|smoke] [--out DIR]`.
 """
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,6 +36,7 @@ from gmjax.metrics.two_sample import sliced_wasserstein
 from gmjax.paths import couplings
 from gmjax.samplers import driver
 from gmjax.samplers import flow_matching as steppers
+from gmjax.types import Dataset, PyTree
 
 NAMES = ("independent", "exact", "sinkhorn")
 COLOURS = ("#d55e00", "#0072b2", "#009e73")
@@ -60,62 +62,85 @@ class Row(NamedTuple):
     error: float
 
 
-def train(name: str, steps: int, width: int, seed: int = 0) -> tuple[Any, Any, Any]:
-    """(config, data set, state) of a flow trained with a coupling."""
+class Job(NamedTuple):
+    """A coupling's configuration, data and method."""
+
+    config: Any
+    dataset: Dataset
+    method: methods.Method
+
+
+def job(name: str, preset: Preset) -> Job:
+    """The flow to train with a coupling."""
     config = jobs.get_config("gaussians").unlock()
     config.coupling.update(name=name, group=64)
-    config.network.update(width=width, blocks=2, frequencies=32)
-    config.train.update(steps=steps, batch_size=256)
+    config.network.update(width=preset.width, blocks=2, frequencies=32)
+    config.train.update(steps=preset.steps, batch_size=256)
     dataset = data.load(config.data)
-    method = methods.build(config, dataset.spec)
-    key = jax.random.fold_in(jax.random.key(1), seed)
-    state = jax.jit(method.init)(jax.random.fold_in(key, steps))
-    update = jax.jit(method.update, donate_argnums=0)
-    for i in range(steps):
-        batch = {"x": batches.batch(dataset.train, 256, seed, i)["x"]}
-        state, _ = update(state, jax.random.fold_in(key, i), batch)
-    return config, dataset, state
+    return Job(config, dataset, methods.build(config, dataset.spec))
 
 
-def measure(
-    config: Any, dataset: Any, state: Any, seed: int = 0
-) -> tuple[dict[str, tuple], np.ndarray]:
-    """Name -> (value, error), and trajectories [FINE + 1, COUNT, 2] from noise to data."""
-    world = flow_worlds.build(config, dataset.spec)
-    _, predictor = flow_matching.build_network(config, dataset.spec, world)
-    predict, path = predictor(state.ema), world.path
-    couple = couplings.build(config.coupling, path.space)
-    held = dataset.test.take(np.arange(COUNT))["x"]
-    x0 = jnp.asarray(held)
-    keys = jax.random.split(jax.random.fold_in(jax.random.key(2), seed), 4)
-    x1 = jax.random.normal(keys[0], x0.shape)
+def training(job: Job) -> Callable[[int], PyTree]:
+    """seed -> parameters, averaged, of a trained flow."""
+    init, update = jax.jit(job.method.init), jax.jit(job.method.update, donate_argnums=0)
+    steps, size = job.config.train.steps, job.config.train.batch_size
+
+    def train(seed: int) -> PyTree:
+        key = jax.random.fold_in(jax.random.key(1), seed)
+        state = init(jax.random.fold_in(key, steps))
+        for i in range(steps):
+            batch = {"x": batches.batch(job.dataset.train, size, seed, i)["x"]}
+            state, _ = update(state, jax.random.fold_in(key, i), batch)
+        return state.ema
+
+    return train
+
+
+def measuring(job: Job) -> Callable[[PyTree, int], tuple[dict[str, tuple], np.ndarray]]:
+    """(parameters, seed) -> (name -> (value, error), trajectories [FINE + 1, COUNT, 2]).
+
+    Trajectories run from noise to data.
+    """
+    world = flow_worlds.build(job.config, job.dataset.spec)
+    _, predictor = flow_matching.build_network(job.config, job.dataset.spec, world)
+    path = world.path
+    couple = couplings.build(job.config.coupling, path.space)
+    x0 = job.dataset.test.take(np.arange(COUNT))["x"]
 
     @jax.jit
-    def pairs(x0, x1):
-        ends = x1[couple(keys[1], x0, x1)]
-        t = (jnp.arange(COUNT) + 0.5)[jax.random.permutation(keys[2], COUNT)] / COUNT
-        x, target = jax.vmap(path.draw, (None, 0, 0, 0))(keys[3], x0, ends, t)
-        left = jnp.sum((target - predict(x, t, None)) ** 2, -1)
+    def pairs(params, keys, x0, x1):
+        ends = x1[couple(keys[0], x0, x1)]
+        t = (jnp.arange(COUNT) + 0.5)[jax.random.permutation(keys[1], COUNT)] / COUNT
+        x, target = jax.vmap(path.draw, (None, 0, 0, 0))(keys[2], x0, ends, t)
+        left = jnp.sum((target - predictor(params)(x, t, None)) ** 2, -1)
         return jnp.sum((ends - x0) ** 2, -1), left
 
-    def solve(stepper, n, trajectory=0):
-        times = jnp.linspace(1.0, 0.0, n + 1)
-        run = partial(driver.reverse, stepper, predict, trajectory=trajectory)
-        return jax.jit(lambda x1: run(jax.random.key(0), x1, times))(x1)  # no step draws
+    @partial(jax.jit, static_argnums=(2, 3, 4))
+    def solve(params, x1, stepper, steps, trajectory):
+        times = jnp.linspace(1.0, 0.0, steps + 1)
+        key = jax.random.key(0)  # no step draws
+        return driver.reverse(stepper, predictor(params), key, x1, times, trajectory=trajectory)
 
-    cost, left = pairs(x0, x1)
-    way = np.asarray(solve(steppers.midpoint(path), FINE, COUNT).trajectory)
-    whole = np.float64(way[0] - way[-1])
-    speed = -np.diff(way, axis=0) * FINE
-    bend = np.mean(np.sum((speed - whole) ** 2, -1), 0) / np.mean(np.sum(whole**2, -1))
-    found = {
-        name: (float(np.mean(v)), float(np.std(v) / COUNT**0.5))
-        for name, v in {"cost": cost, "variance": left, "bend": bend}.items()
-    }
-    for n in FEW:
-        end = np.asarray(solve(steppers.euler(path), n).x)
-        found[f"sliced_{n}"] = sliced_wasserstein(end, held), float("nan")
-    return found, way
+    euler, midpoint = steppers.euler(path), steppers.midpoint(path)
+
+    def measure(params: PyTree, seed: int) -> tuple[dict[str, tuple], np.ndarray]:
+        key, *keys = jax.random.split(jax.random.fold_in(jax.random.key(2), seed), 4)
+        x1 = jax.random.normal(key, x0.shape)
+        cost, left = pairs(params, jnp.stack(keys), x0, x1)
+        way = np.asarray(solve(params, x1, midpoint, FINE, COUNT).trajectory)
+        whole = np.float64(way[0] - way[-1])
+        speed = -np.diff(way, axis=0) * FINE
+        bend = np.mean(np.sum((speed - whole) ** 2, -1), 0) / np.mean(np.sum(whole**2, -1))
+        found = {
+            name: (float(np.mean(v)), float(np.std(v) / COUNT**0.5))
+            for name, v in {"cost": cost, "variance": left, "bend": bend}.items()
+        }
+        for steps in FEW:
+            end = np.asarray(solve(params, x1, euler, steps, 0).x)
+            found[f"sliced_{steps}"] = sliced_wasserstein(end, x0), float("nan")
+        return found, way
+
+    return measure
 
 
 def values(rows: list[Row], coupling: str, kind: str) -> np.ndarray:
@@ -166,8 +191,10 @@ def run(preset: Preset, out: Path) -> list[str]:
     rows: list[Row] = []
     ways = {}
     for name in NAMES:
+        flow = job(name, preset)
+        train, measure = training(flow), measuring(flow)
         for seed in range(preset.seeds):
-            found, ways[name] = measure(*train(name, preset.steps, preset.width, seed), seed)
+            found, ways[name] = measure(train(seed), seed)
             rows += [Row(name, seed, key, *value) for key, value in found.items()]
     page.table(out / "figures.csv", rows)
     figure(rows, ways, out / "figure")

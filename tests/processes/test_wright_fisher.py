@@ -338,7 +338,7 @@ def test_bound():
     atoms, weights = jnp.asarray([[0.1, 0.9], [0.8, 0.2]]), jnp.asarray([0.6, 0.4])
     z, _ = oracles.bound(p, atoms, weights, KEY, n=40_000)
     assert abs(z) < oracles.Z
-    z, gap = oracles.bound(p, atoms, weights, KEY, tilt=lambda x, t: 2 * x[0], n=40_000)
+    z, gap = oracles.bound(p, atoms, weights, KEY, tilt=lambda x, t: 2 * x[0], n=4_000)
     assert gap > 0 and z > oracles.Z
 
 
