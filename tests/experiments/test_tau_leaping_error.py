@@ -92,6 +92,7 @@ def test_laws_are_laws(name):
     np.testing.assert_allclose(law.sum(), 1)
 
 
+@pytest.mark.simulates
 @pytest.mark.slow
 def test_smoke(tmp_path):
     command = [sys.executable, "-m", "experiments.tau_leaping_error", "--preset", "smoke"]

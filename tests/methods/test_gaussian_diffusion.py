@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from configs import gaussian_diffusion as jobs
+from configs import sections
 from gmjax import methods
 from gmjax.types import DataSpec, UserError
 
@@ -85,6 +86,7 @@ def test_every_preset_trains_evaluates_and_samples(preset):
 )
 def test_options(changes, labels):
     config = small("smoke", **changes).unlock()
+    config.network = sections.network("mlp", width=16, blocks=1)
     config.labels = labels
     metrics, found, out = run(config, IMAGES, labels)
     assert np.isfinite(metrics["loss"]).all() and np.isfinite(found["nats"]).all()

@@ -166,6 +166,7 @@ def moments(u, alpha, tau):
     return (expm(rates * tau) @ [1, u, u * u])[1:]
 
 
+@pytest.mark.simulates
 @pytest.mark.slow
 def test_moments_of_the_kernel():
     """100 000 draws at D = 3, each component as the first of D = 2: 16 z-scores below 4.5."""
@@ -182,6 +183,7 @@ def test_moments_of_the_kernel():
                 assert abs(z) < 4.5, (t, i, z)
 
 
+@pytest.mark.simulates
 @pytest.mark.slow
 def test_euler_converges_at_order_one_and_stays_inside():
     """From the boundary; 100 000 runs of 4 and of 8 steps: the extrapolation is exact enough."""
@@ -219,6 +221,7 @@ def test_steps_and_kernel_at_the_boundary():
     assert abs(oracles.composition(p, F, EDGE, KEY, n=50_000)) < oracles.Z
 
 
+@pytest.mark.simulates
 @pytest.mark.slow
 def test_steps_and_kernel_inside():
     p, x0 = process(3), jnp.asarray([0.2, 0.3, 0.5])
@@ -319,6 +322,7 @@ def test_probes_are_right_on_average():
     assert abs(oracles.z(one, exact)) < oracles.Z
 
 
+@pytest.mark.simulates
 @pytest.mark.slow
 def test_the_reverse_process_lands_on_the_data():
     """From the exact marginal with the exact score, atoms on an edge and a corner; z < 4.5.
@@ -332,6 +336,7 @@ def test_the_reverse_process_lands_on_the_data():
     assert abs(oracles.reversal(p, f, atoms, weights, KEY, times, n=2000)) < oracles.Z
 
 
+@pytest.mark.simulates
 @pytest.mark.slow
 def test_bound():
     p = process(2, linear, 0.1)

@@ -13,6 +13,7 @@ from gmjax.processes import chains, ctmc, schedules
 from gmjax.samplers import discrete, driver, grids
 from gmjax.types import UserError
 
+pytestmark = pytest.mark.simulates
 T_MIN = 1e-3
 N = 50_000
 WORLD = functools.partial(tiny.world, schedule=schedules.log_linear(1e-4))

@@ -12,6 +12,7 @@ import tiny
 from gmjax.processes import ctmc, schedules
 from gmjax.samplers import exact, grids
 
+pytestmark = pytest.mark.simulates
 T_MIN = 0.05
 WORLD = functools.partial(tiny.world, schedule=schedules.log_linear(1e-4))
 
