@@ -19,7 +19,10 @@ deviation s_y, from the denoiser itself (`reconstruction`),
 
     p(y | x_t) = N(A D(x_t), s_y^2 + r_t^2),    r_t^2 = s^2 sigma^2 / (alpha^2 s^2 + sigma^2),
 
-which is exact for A A^T = I and data N(0, s^2 I).
+which is exact for A A^T = I and data N(0, s^2 I). On a manifold the denoiser is exp_x(v_t score),
+v_t the noise's variance, right where it is small beside the curvature (`exponential`). On finite
+sets the network gives the law of every site, and Bayes' rule for one site, with what the others add
+to y as Gaussian, needs no derivative (`discrete_reconstruction`).
 
 Source: Ho and Salimans (2022); Dhariwal and Nichol (2021); Lin et al. (2024), section 3.4; Song
 et al. (2023, pseudo-inverse guidance); on finite sets Schiff et al. (2024).
@@ -32,6 +35,7 @@ import jax.numpy as jnp
 
 from gmjax.paths import heads
 from gmjax.paths.gaussian import GaussianPath
+from gmjax.processes.ctmc import Parametrisation
 from gmjax.types import Array, Cond, Predict, Process, Space, UserError
 
 Shift = Callable[[Array, Array, Array, Array], Array]  # (out, g, x, t) -> out, batched
@@ -173,6 +177,78 @@ def inpainting(
     """`reconstruction` where the entries that `observed` marks, bool [B, *S], are `values`."""
     seen = lambda x0: jnp.where(observed, x0, 0.0)
     return reconstruction(predict, denoise, shift, seen, seen(values), std)
+
+
+def discrete_reconstruction(
+    predict: Predict,
+    read: Parametrisation,
+    levels: Array,
+    matrix: Array,
+    y: Array,
+    noise: float,
+    scale: float = 1.0,
+) -> Predict:
+    """Logits given y = A w(x0) + noise on a finite set, w[v] the level that value v stands for.
+
+    Given x_t sites are independent, with means m and variances c of their levels. For one site,
+    what the others add to y is taken as Gaussian, of covariance R - c a a^T, a the site's column of
+    A and R = A diag(c) A^T + s^2 I. With u = a^T R^-1 (y - A m), h = a^T R^-1 a and d = w - m,
+    Bayes' rule adds to its logits, by the formula of Sherman and Morrison,
+
+        (d u - d^2 h / 2) / (1 - c h).
+
+    For independent data this is exact where every row of A measures one site, and else off by the
+    fourth order in 1 / s.
+
+    Args:
+        predict: a network whose outputs are logits of values.
+        read: how they are read: `ctmc.posterior` or `ctmc.leave_one_out`.
+        levels: w, [V].
+        matrix: A, [M, D] for D sites in all.
+        y: [B, M], or [M] for all.
+        noise: s > 0.
+        scale: w; 1 for the posterior.
+
+    Returns:
+        A `Predict` that costs one evaluation and a linear system of size M.
+    """
+    levels, matrix = jnp.asarray(levels), jnp.asarray(matrix)
+
+    def change(log_p, y):
+        p = jax.nn.softmax(log_p.reshape(matrix.shape[1], -1), -1)
+        m = p @ levels
+        d = levels - m[:, None]
+        c = jnp.sum(p * d**2, -1)
+        covariance = (matrix * c) @ matrix.T + noise**2 * jnp.eye(len(matrix))
+        weights = jnp.linalg.solve(covariance, matrix)
+        u, h = (y - matrix @ m) @ weights, jnp.sum(matrix * weights, 0)
+        # 1 - c h is what R without the other sites gives, or more; rounding must not say less.
+        least = noise**2 / (noise**2 + c * jnp.sum(matrix**2, 0))
+        rest = jnp.maximum(1 - c * h, least)[:, None]
+        return ((d * u[:, None] - 0.5 * d**2 * h[:, None]) / rest).reshape(log_p.shape)
+
+    def guided(x: Array, t: Array, cond: Cond) -> Array:
+        out = predict(x, t, cond)
+        log_p = jax.vmap(read.log_posterior)(out, x, t)
+        seen = jnp.broadcast_to(y, (len(x), len(matrix)))
+        return out + scale * jax.vmap(change)(log_p, seen)
+
+    return guided
+
+
+def exponential(
+    process: Process, variance: Callable[[Array], Array]
+) -> Callable[[Array, Array, Array], Array]:
+    """The denoiser exp_x(v_t score) of a manifold: (out, x, t) -> x0, batched.
+
+    Args:
+        variance: t -> v_t of the noise, a coordinate of the tangent space.
+    """
+    read, space = process.read, process.space
+    if read is None:
+        raise ValueError("this process has no read, and its outputs no score")
+    one = lambda out, x, t: space.exp(x, variance(t) * read(out, x, t))
+    return jax.vmap(one)
 
 
 def measurement_std(

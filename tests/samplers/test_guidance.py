@@ -144,6 +144,119 @@ def test_guided_logits_are_the_posterior_where_the_likelihood_factorises():
     np.testing.assert_allclose(jax.nn.softmax(guided), want, rtol=1e-5)
 
 
+LEVELS = jnp.asarray([-1.0, 0.2, 1.5])
+
+
+def enumerated(p, matrix, y, noise):
+    """p(x0_i | y) of independent sites with laws p [D, V], by the sum over all x0."""
+    x0 = np.asarray(tiny.states(3, len(p)))
+    prior = np.prod(np.take_along_axis(np.asarray(p, np.float64), x0.T, 1), 0)
+    gap = (y - np.asarray(LEVELS, np.float64)[x0] @ np.asarray(matrix).T) / noise
+    weight = prior * np.exp(-0.5 * np.sum(gap**2, 1))
+    hot = x0[..., None] == np.arange(3)
+    return np.sum(hot * (weight / weight.sum())[:, None, None], 0)
+
+
+@pytest.mark.parametrize("kind", ["posterior", "leave_one_out"])
+@pytest.mark.parametrize("name", ["uniform", "absorbing"])
+def test_sites_that_are_measured_have_their_posterior(name, kind):
+    """Two rows that each measure one of three independent sites: exact, at every x_t."""
+    world = tiny.world(name, dims=3)
+    read = ctmc.PARAMETRISATIONS[kind](world.ctmc)
+    matrix, y, noise = jnp.asarray([[0, 2.0, 0], [1.0, 0, 0]]), jnp.asarray([0.7, 1.2]), 0.4
+    x = tiny.states(world.ctmc.chain.num_states, 3)[::4]
+    t = jnp.full(len(x), 0.6)
+    logits = jax.random.normal(jax.random.key(0), (*x.shape, 3))
+    predict = lambda x, t, cond: logits
+    guided = guidance.discrete_reconstruction(predict, read, LEVELS, matrix, y, noise)
+    before, after = (
+        jnp.exp(jax.vmap(read.log_posterior)(f(x, t, None), x, t)) for f in (predict, guided)
+    )
+    for p, found in zip(before, after, strict=True):
+        np.testing.assert_allclose(found, enumerated(p, matrix, y, noise), atol=2e-5)
+    assert np.abs(after - before).max() > 0.1
+
+
+def test_sums_of_sites_have_their_posterior_to_third_order():
+    """What other sites add is taken as Gaussian: off by order four in one over the noise."""
+    world, rng = tiny.world("uniform"), np.random.default_rng(0)
+    read = ctmc.posterior(world.ctmc)
+    matrix = jnp.asarray(rng.normal(size=(2, 3)), jnp.float32)
+    logits = jnp.asarray(rng.normal(size=(32, 3, 3)), jnp.float32)
+    x, t, before = jnp.zeros((32, 3), jnp.int32), jnp.full(32, 0.5), jax.nn.softmax(logits)
+    x0 = jax.random.categorical(jax.random.key(0), logits)
+
+    def error(noise):
+        y = LEVELS[x0] @ matrix.T + noise * jax.random.normal(jax.random.key(1), (32, 2))
+        guided = guidance.discrete_reconstruction(lambda *_: logits, read, LEVELS, matrix, y, noise)
+        truth = np.stack([enumerated(p, matrix, v, noise) for p, v in zip(before, y, strict=True)])
+        off = lambda out: np.abs(np.asarray(jax.nn.softmax(out)) - truth).mean()
+        return off(guided(x, t, None)), off(logits)
+
+    (wide, unguided), (narrow, _) = error(2.0), error(1.0)
+    assert wide < 0.01 * unguided and 3 < np.log2(narrow / wide) < 5
+
+
+def test_a_nearly_exact_measurement_says_the_value():
+    """Noise of 1e-5: 1 - c h is then 1e-10, and comes out as zero or less in single precision."""
+    read = ctmc.posterior(tiny.world("uniform").ctmc)
+    logits = jax.random.normal(jax.random.key(0), (1, 64, 3))
+    value = jax.random.randint(jax.random.key(1), (64,), 0, 3)
+    guided = guidance.discrete_reconstruction(
+        lambda *_: logits, read, LEVELS, jnp.eye(64), LEVELS[value], 1e-5
+    )
+    found = jax.nn.softmax(guided(jnp.zeros((1, 64), jnp.int32), jnp.ones(1), None))
+    np.testing.assert_allclose(found[0], jax.nn.one_hot(value, 3), atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_measured_place_on_the_sphere():
+    """Data of a heat kernel of width .1 at a pole, one coordinate measured with noise .1.
+
+    On so small a cap the sphere is flat to a percent: the posterior is N(y / 2, .005) along the
+    measured coordinate and the prior along the other. 4.5 standard errors and .003 for the cap.
+    """
+    schedule = schedules.constant(0.3)
+    process = sphere.sphere(schedule, (3,))
+    pole, prior, noise, y = jnp.asarray([0.0, 0.0, 1.0]), 0.01, 0.1, 0.12
+    later = lambda t: (schedule.clock(t) + prior) / schedule.clock(1.0)
+
+    def predict(x, t, cond):
+        score = jax.vmap(process.target, (None, 0, 0))(pole, x, later(t))
+        return score * jnp.sqrt(schedule.clock(t))[:, None]
+
+    spread = lambda t: jnp.sqrt(noise**2 + prior * schedule.clock(t) / (prior + schedule.clock(t)))
+    guided = guidance.reconstruction(
+        predict,
+        guidance.exponential(process, schedule.clock),
+        guidance.process_shift(process),
+        lambda x0: x0[:, :1],
+        jnp.asarray([y]),
+        spread,
+        gradient=guidance.tangent(process.space),
+    )
+    n, grid = 4000, jnp.geomspace(1.0, 1e-3, 101)
+
+    @jax.jit
+    def run(key):
+        key, start = jax.random.split(key)
+        x = jax.vmap(process.sample, (0, None, None))(jax.random.split(start, n), pole, later(1.0))
+
+        def step(x, inputs):
+            key, t, s = inputs
+            score = jax.vmap(process.read)(guided(x, jnp.full(n, t), None), x, jnp.full(n, t))
+            move = lambda key, x, score: process.reverse(lambda *_: score).step(key, x, t, t - s)
+            return jax.vmap(move)(jax.random.split(key, n), x, score), None
+
+        return jax.lax.scan(step, x, (jax.random.split(key, 100), grid[:-1], grid[1:]))[0]
+
+    x = np.asarray(run(jax.random.key(0)), np.float64)
+    std = 0.005**0.5
+    error = 4.5 * std / n**0.5
+    assert abs(x[:, 0].mean() - y / 2) < error + 0.003 and abs(x[:, 0].std() - std) < error + 0.003
+    assert abs(x[:, 1].mean()) < 4.5 * 0.1 / n**0.5 and abs(x[:, 1].std() - 0.1) < 0.008
+
+
 def test_a_classifier_on_the_sphere_gives_a_riemannian_gradient():
     process = sphere.sphere(schedules.geometric(a=1e-2, b=500.0), (3,))
     x, t = jnp.asarray([[0.6, 0.0, 0.8]]), jnp.asarray([0.4])
