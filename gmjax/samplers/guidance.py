@@ -211,11 +211,16 @@ def discrete_reconstruction(
 
     Returns:
         A `Predict` that costs one evaluation and a linear system of size M.
+
+    Raises:
+        UserError: no noise; levels or a matrix that do not fit the outputs.
     """
     levels, matrix = jnp.asarray(levels), jnp.asarray(matrix)
+    if not noise > 0:
+        raise UserError(f"noise={noise} must be positive")
 
     def change(log_p, y):
-        p = jax.nn.softmax(log_p.reshape(matrix.shape[1], -1), -1)
+        p = jax.nn.softmax(log_p.reshape(-1, len(levels)), -1)
         m = p @ levels
         d = levels - m[:, None]
         c = jnp.sum(p * d**2, -1)
@@ -230,6 +235,12 @@ def discrete_reconstruction(
     def guided(x: Array, t: Array, cond: Cond) -> Array:
         out = predict(x, t, cond)
         log_p = jax.vmap(read.log_posterior)(out, x, t)
+        fits = (x[0].size, log_p.shape[-1])
+        if matrix.shape[1:] + levels.shape != fits:
+            raise UserError(
+                f"a matrix of shape {matrix.shape} and {levels.shape} levels; valid for these"
+                f" outputs: (M, {fits[0]}) and ({fits[1]},)"
+            )
         seen = jnp.broadcast_to(y, (len(x), len(matrix)))
         return out + scale * jax.vmap(change)(log_p, seen)
 

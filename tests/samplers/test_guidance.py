@@ -271,6 +271,14 @@ def test_a_classifier_on_the_sphere_gives_a_riemannian_gradient():
     np.testing.assert_allclose(score[0], 2 * (pole - 0.8 * x[0]), atol=1e-5)
 
 
+def measured(matrix, levels=LEVELS, noise=1.0):
+    read = ctmc.posterior(tiny.world("uniform").ctmc)
+    logits = jnp.zeros((1, 2, 3))
+    y = jnp.zeros(len(matrix))
+    guided = guidance.discrete_reconstruction(lambda *_: logits, read, levels, matrix, y, noise)
+    return guided(jnp.zeros((1, 2), jnp.int32), jnp.ones(1), None)
+
+
 @pytest.mark.parametrize(
     "make, text",
     [
@@ -280,6 +288,9 @@ def test_a_classifier_on_the_sphere_gives_a_riemannian_gradient():
             lambda: guidance.classifier_free(None, 2.0, 3)(jnp.zeros((1, 1)), jnp.ones(1), None),
             "config.sample.guidance needs labels",
         ),
+        (lambda: measured(jnp.eye(2), noise=0.0), "noise=0.0 must be positive"),
+        (lambda: measured(jnp.eye(4)), r"shape \(4, 4\) .* valid for these outputs: \(M, 2\)"),
+        (lambda: measured(jnp.eye(2), LEVELS[:2]), r"\(2,\) levels; valid .* and \(3,\)"),
     ],
 )
 def test_bad_input_is_named(make, text):
