@@ -70,7 +70,7 @@ class Job(NamedTuple):
     method: methods.Method
 
 
-def job(name: str, preset: Preset) -> Job:
+def build(name: str, preset: Preset) -> Job:
     """The flow to train with a coupling."""
     config = jobs.get_config("gaussians").unlock()
     config.coupling.update(name=name, group=64)
@@ -191,8 +191,8 @@ def run(preset: Preset, out: Path) -> list[str]:
     rows: list[Row] = []
     ways = {}
     for name in NAMES:
-        flow = job(name, preset)
-        train, measure = training(flow), measuring(flow)
+        job = build(name, preset)
+        train, measure = training(job), measuring(job)
         for seed in range(preset.seeds):
             found, ways[name] = measure(train(seed), seed)
             rows += [Row(name, seed, key, *value) for key, value in found.items()]

@@ -1,7 +1,7 @@
 """What all tests share: cheap compilation.
 
-The tests compile some ten thousand small programs and run most of them once, so that compiling is
-three quarters of their time. Code generation without its expensive passes halves that and changes
+The tests compile a dozen small programs each and run most of them once, so that compiling is three
+quarters of their time. Code generation without its expensive passes halves that and changes
 no mathematics; `JAX_DISABLE_MOST_OPTIMIZATIONS=0` runs them as a user's programs are compiled, and
 so do those that are marked `simulates`, whose runs outweigh their compiling.
 """
