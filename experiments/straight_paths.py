@@ -204,7 +204,7 @@ def run(preset: Preset, out: Path) -> list[str]:
 PRESETS = {
     "default": Preset(steps=2000, width=64, seeds=3),
     "paper": Preset(steps=20_000, width=256, seeds=5),
-    "smoke": Preset(steps=100, width=16, seeds=2),
+    "smoke": Preset(steps=40, width=16, seeds=2),
 }
 
 

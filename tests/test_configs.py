@@ -32,9 +32,9 @@ def small(preset):
 def example(config, preset):
     """The data's specification and a batch of four."""
     if preset == "cifar10":  # its files are TFDS's; the data room tests the reader
-        x = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3))
+        x = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3))
         label = np.arange(4)
-        return DataSpec((32, 32, 3), 256, "image", True, 10), {"x": x, "label": label}
+        return DataSpec((8, 8, 3), 256, "image", True, 10), {"x": x, "label": label}
     if preset in FROM_FILES and not os.environ.get("GMJAX_DATA_DIR"):
         pytest.skip("GMJAX_DATA_DIR is not set")
     dataset = data.load(config.data)

@@ -24,10 +24,10 @@ def init(key: Key, high: float = 13.3, low: float = -5.0, units: int = 32) -> Py
         units: K.
     """
     return {
-        "ends": jnp.asarray([high, low]),
+        "ends": jnp.asarray([high, low], float),
         "shape": {
-            "weight": jnp.full(units, -3.0),
-            "slope": jnp.full(units, 5.0),
+            "weight": jnp.full(units, -3.0, float),
+            "slope": jnp.full(units, 5.0, float),
             "centre": jax.random.uniform(key, (units,)),
         },
     }

@@ -13,7 +13,14 @@ IMAGES = DataSpec((8, 8, 1), 17, "image", ordinal=True, num_classes=10)
 PLANE = DataSpec((2,), 0, "euclidean")
 COLOUR = DataSpec((16, 16, 3), 256, "image", ordinal=True, num_classes=10)
 SPECS = {"toy": PLANE, "cifar10": COLOUR, "imagenet64": COLOUR, "mnist": COLOUR}
+AS_IT_IS = {
+    "toy": PLANE,
+    "cifar10": DataSpec((32, 32, 3), 256, "image", ordinal=True, num_classes=10),
+    "imagenet64": DataSpec((64, 64, 3), 256, "image", ordinal=True, num_classes=1000),
+    "mnist": DataSpec((28, 28, 1), 256, "image", ordinal=True, num_classes=10),
+}
 QUICK = {"toy"}
+PRESETS = [p if p in QUICK else pytest.param(p, marks=pytest.mark.slow) for p in jobs.PRESETS]
 
 
 def small(preset, **changes):
@@ -58,12 +65,37 @@ def run(config, spec, labels=False):
     return jax.device_get(every(jax.random.key(0), batch))
 
 
-@pytest.mark.parametrize(
-    "preset", [p if p in QUICK else pytest.param(p, marks=pytest.mark.slow) for p in jobs.PRESETS]
-)
+def perceptron(config):
+    """The configuration with a perceptron, where the network does not matter."""
+    config = config.copy_and_resolve_references().unlock()
+    config.network = sections.network("mlp", width=16, blocks=1)
+    return config
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_fits_together_as_it_is(preset):
+    spec = AS_IT_IS.get(preset, IMAGES)
+    method, batch = methods.build(jobs.get_config(preset), spec), batch_of(spec)
+
+    def every(key):
+        state = method.init(key)
+        after, metrics = method.update(state, key, batch)
+        found = method.evaluate(state, key, batch)
+        return state, after, metrics, found, method.sample(state, key, 4, None, trajectory=2)
+
+    state, after, metrics, found, out = jax.eval_shape(every, jax.random.key(0))
+    assert jax.tree.structure(state) == jax.tree.structure(after)
+    assert jax.tree.leaves(state) == jax.tree.leaves(after)
+    assert metrics["loss"].shape == () and found["nats"].shape == (8,)
+    assert out.x.shape == (4, *spec.shape) and out.trajectory.shape[2:] == spec.shape
+
+
+@pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_trains_evaluates_and_samples(preset):
-    spec = SPECS.get(preset, IMAGES)
-    metrics, found, out = run(small(preset), spec)
+    spec, config = SPECS.get(preset, IMAGES), small(preset)
+    if preset not in ("smoke", "imagenet64"):  # one U-Net and one transformer to compile
+        config = perceptron(config)
+    metrics, found, out = run(config, spec)
     assert np.isfinite(metrics["loss"]).all() and np.isfinite(found["nats"]).all()
     assert found["nats"].shape == (8,) and out.x.shape == (4, *spec.shape)
     assert int(out.nfe) >= 3
@@ -85,8 +117,7 @@ def test_every_preset_trains_evaluates_and_samples(preset):
     ],
 )
 def test_options(changes, labels):
-    config = small("smoke", **changes).unlock()
-    config.network = sections.network("mlp", width=16, blocks=1)
+    config = perceptron(small("smoke", **changes))
     config.labels = labels
     metrics, found, out = run(config, IMAGES, labels)
     assert np.isfinite(metrics["loss"]).all() and np.isfinite(found["nats"]).all()
