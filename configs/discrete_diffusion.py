@@ -65,6 +65,8 @@ def digits() -> ConfigDict:
                 "batch_size": 256,
                 "ordinal": False,
                 "guidance": 1.0,
+                "interval": (0.0, 1.0),  # times at which it holds
+                "rescale": 0.0,
                 "observed": "",  # given of held-out data: top, left, border, start
                 "clean": True,  # what is given; False: as noisy as the rest
                 "corrector": {"steps": 0, "size": 1.5, "below": 1.0},

@@ -71,6 +71,8 @@ def _job(data: ConfigDict, process: ConfigDict, **network: Any) -> ConfigDict:
                 "num_samples": 2048,
                 "batch_size": 2048,
                 "guidance": 1.0,
+                "interval": (0.0, 1.0),  # times at which it holds
+                "rescale": 0.0,
             },
             "mesh": {"data": -1, "fsdp": 1},
         }

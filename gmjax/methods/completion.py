@@ -5,7 +5,8 @@ at the time of the rest after every step, so that the network sees it. The rest 
 how well it agrees, so it follows too little, the less the less noise a sampler adds; masked sites
 are the exception, of which a network knows every subset. By guidance (of R^d) the score has the
 gradient of the likelihood added, which for independent Gaussian entries is the posterior
-(`samplers.guidance`), at the cost of a vector-Jacobian product a step.
+(`samplers.guidance`), at the cost of a vector-Jacobian product a step. What is given then comes
+with the condition, so that a solver that takes examples one by one has each one's own.
 
 Source: Song et al. (2021), appendix I.2; Song et al. (2023, pseudo-inverse guidance).
 """
@@ -21,7 +22,7 @@ from gmjax.methods.flow_worlds import World
 from gmjax.paths import heads
 from gmjax.paths.gaussian import GaussianPath
 from gmjax.processes.observed import batch_size, where
-from gmjax.samplers import guidance
+from gmjax.samplers import guidance, shifts
 from gmjax.spaces import product
 from gmjax.types import Array, Key, Predict, PyTree, UserError
 
@@ -51,14 +52,14 @@ def _guides(config: Any, able: bool, only: str) -> bool:
 
 def gaussian(
     config: Any, path: GaussianPath, encode: Callable, predict: Predict, cond: Any
-) -> tuple[Predict, Project | None]:
-    """The network and the driver's `project`, by `config.sample.infill`.
+) -> tuple[Predict, Project | None, dict[str, Any]]:
+    """The network, the driver's `project` and the condition, by `config.sample.infill`.
 
     Raises:
         UserError: guidance of a learned variance, replacement without steps.
     """
     if not cond or "values" not in cond:
-        return predict, None
+        return predict, None, plain(cond)
     loss = config.loss
     guided = _guides(config, loss.variance != "learned", "not for a learned variance")
     observed, values = cond["observed"], encode(cond["values"])
@@ -75,21 +76,27 @@ def gaussian(
                 "config.sample.infill='replacement' is made after a step, and"
                 " config.sample.name='adaptive' has none; valid: guidance"
             )
-        return predict, project
-    return _guided(predict, path, loss.head, loss.data_std, observed, values), project
+        return predict, project, plain(cond)
+    told = {**plain(cond), "observed": observed, "values": values}
+    return _guided(predict, path, loss.head, loss.data_std), project, told
 
 
-def _guided(predict, path, head, std, observed, values) -> Predict:
+def _guided(predict, path, head, std) -> Predict:
+    """The network, guided by the condition's "observed" and "values"."""
     mean = lambda out, x, t: heads.denoised(head, path, out, x, t, std)[0]
-    shift = guidance.gaussian_shift(path, head, std)
-    spread = guidance.measurement_std(path, 0.0, std)
-    return guidance.inpainting(predict, mean, shift, observed, values, spread)
+    shift, spread = shifts.gaussian(path, head, std), shifts.remaining_std(path, std)
+
+    def guided(x, t, cond):
+        given = cond["observed"], cond["values"]
+        return guidance.inpainting(predict, mean, shift, *given, spread)(x, t, plain(cond))
+
+    return guided
 
 
 def flow(
     config: Any, world: World, predict: Predict, cond: Mapping[str, Any], x1: PyTree
-) -> tuple[Predict, Project | None]:
-    """The network and the driver's `project` of a flow, by `config.sample.infill`.
+) -> tuple[Predict, Project | None, dict[str, Any]]:
+    """The network, the driver's `project` and the condition of a flow, by `config.sample.infill`.
 
     By replacement a value comes along the path from its own noise; masked sites have it at once.
 
@@ -99,8 +106,9 @@ def flow(
     Raises:
         UserError: entries of the state depend on each other, or guidance has no score to add to.
     """
+    told = plain(cond)
     if "values" not in cond:
-        return predict, None
+        return predict, None, told
     path, f, m, loss = world.path, world.interpolant, world.discrete, config.loss
     masked = m is not None and m.num_states > m.num_values
     if not product.entrywise(path.space):
@@ -126,5 +134,6 @@ def flow(
     if guided:
         assert f is not None
         pair = GaussianPath(f.alpha, f.beta, lambda snr: snr)
-        predict = _guided(predict, pair, loss.head, loss.data_std, observed, values)
-    return predict, project
+        predict = _guided(predict, pair, loss.head, loss.data_std)
+        told |= {"observed": observed, "values": values}
+    return predict, project, told

@@ -16,11 +16,19 @@ from gmjax import networks
 from gmjax.likelihoods.elbo import discrete_elbo
 from gmjax.losses import discrete, times
 from gmjax.methods.combinators import State, from_loss, optimizer
-from gmjax.methods.settings import accumulation, call, condition, inside, labelled, positive
+from gmjax.methods.settings import (
+    accumulation,
+    call,
+    condition,
+    guided,
+    inside,
+    labelled,
+    positive,
+)
 from gmjax.processes import chains, ctmc
 from gmjax.processes.schedules import SCHEDULES
 from gmjax.samplers import discrete as steppers
-from gmjax.samplers import driver, exact, grids, guidance
+from gmjax.samplers import driver, exact, grids
 from gmjax.types import Array, DataSpec, Key, Method, Predict, Samples, UserError, lookup
 
 Config = Any
@@ -144,7 +152,7 @@ def sampler(
     steps = positive(c, "sample.steps")
     base = ctmc.base(noise, spec.shape)
     finish = lookup({"argmax": False, "sample": True}, c.finish, "config.sample.finish")
-    scale, labels = c.guidance, labelled(config, spec)
+    guide = guided(config, spec, logits=True)
     for name in ("num_samples", "batch_size"):
         positive(c, f"sample.{name}")
     last = steppers.denoise(read, finish)
@@ -168,11 +176,14 @@ def sampler(
         project, cond = None, dict(cond or {})
         if "values" in cond:
             values = cond.pop("values")
+            if stepper is None and not c.clean:
+                raise UserError(
+                    "config.sample.clean=False: config.sample.name='exact' has no steps after which"
+                    " what is given could be noised anew; valid: True"
+                )
             project = steppers.infill(noise, cond["observed"], values, c.clean)
             x = project(key_base, x, jnp.ones(n))
-        passes = 1
-        if labels and scale != 1.0:
-            predict, passes = guidance.classifier_free(predict, scale, spec.num_classes), 2
+        predict, passes = guide(predict)
         times = grid(steps, t_min, noise.schedule)
         if stepper is None:
             path = exact.exact(noise, read, predict, key_run, x, times, cond)

@@ -27,11 +27,11 @@ from gmjax.losses.times import SPREADS
 from gmjax.methods import completion, flow_worlds
 from gmjax.methods.combinators import State, from_loss, optimizer
 from gmjax.methods.flow_worlds import World
-from gmjax.methods.settings import accumulation, condition, labelled, positive
+from gmjax.methods.settings import accumulation, condition, guided, labelled, positive
 from gmjax.networks import continuous, embeddings, field
 from gmjax.paths import couplings, mixture
 from gmjax.paths.conditional import Path
-from gmjax.samplers import driver, guidance
+from gmjax.samplers import driver
 from gmjax.samplers import flow_matching as steppers
 from gmjax.spaces import product
 from gmjax.types import Array, DataSpec, Key, Method, Predict, PyTree, Samples, UserError, lookup
@@ -248,8 +248,8 @@ def sampler(config: Config, spec: DataSpec, world: World) -> Callable[..., Sampl
         (predict, key, n, cond, *, trajectory=0, place=None) -> `Samples`. `cond` may hold
         label [n] and source [n, *S]; `place` lays the batch out over devices.
     """
-    c, labels = config.sample, labelled(config, spec)
-    steps, scale = positive(c, "sample.steps"), c.guidance
+    c, scale = config.sample, config.sample.guidance
+    steps = positive(c, "sample.steps")
     for name in ("num_samples", "batch_size"):
         positive(c, f"sample.{name}")
     if scale != 1.0 and config.loss.objective == "mean":
@@ -262,9 +262,15 @@ def sampler(config: Config, spec: DataSpec, world: World) -> Callable[..., Sampl
     if by_rates:
         if m is None:
             raise UserError("config.sample.guide='rates' is for discrete data; valid: posterior")
-        guided = flow_worlds.jumps(config, spec.num_values, config.path.name, unnormalised=True)
-        path = mixture.path(guided, spec.shape, config.loss.weighting)
-    stepper = _stepper(config, path, m)
+        if c.rescale:
+            raise UserError(
+                f"config.sample.rescale={c.rescale}: log rates have no level that could stay;"
+                " valid with config.sample.guide='rates': 0"
+            )
+        rates = flow_worlds.jumps(config, spec.num_values, config.path.name, unnormalised=True)
+        path = mixture.path(rates, spec.shape, config.loss.weighting)
+    guide = guided(config, spec, m is not None)
+    stepper = _stepper(config, path, rates if by_rates else m)
     completion.check(config)
     last = world.last
     share = lookup(GRIDS, c.grid, "config.sample.grid")(jnp.linspace(0, 1, steps + 1))
@@ -283,17 +289,11 @@ def sampler(config: Config, spec: DataSpec, world: World) -> Callable[..., Sampl
         keys = jax.random.split(key_start, n)
         x = jax.vmap(path.start, (0, 0, None))(keys, x1, times[0])
         x = jax.tree.map(place, x) if place else x
-        passes = 1
         if by_rates:
             predict = _log_posteriors(predict, m)
-        if labels and scale != 1.0:
-            predict = guidance.classifier_free(
-                predict, scale, spec.num_classes, tuple(c.interval), c.rescale
-            )
-            passes = 2
+        predict, passes = guide(predict)
         # Outermost: guidance by labels doubles the batch, and what is given has one size.
-        predict, project = completion.flow(config, world, predict, cond, x1)
-        cond = completion.plain(cond)
+        predict, project, cond = completion.flow(config, world, predict, cond, x1)
         if stepper is not None:
             out = driver.reverse(
                 stepper, predict, key_run, x, times, cond, project=project, trajectory=trajectory

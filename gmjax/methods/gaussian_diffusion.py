@@ -21,11 +21,11 @@ from gmjax.likelihoods import gaussian as bounds
 from gmjax.losses import gaussian, gaussian_steps, scores, times
 from gmjax.methods import completion, levels
 from gmjax.methods.combinators import State, from_loss, optimizer
-from gmjax.methods.settings import accumulation, condition, inside, labelled, positive
+from gmjax.methods.settings import accumulation, condition, guided, inside, labelled, positive
 from gmjax.networks import continuous
 from gmjax.paths import gaussian as paths
 from gmjax.paths import heads, learned
-from gmjax.samplers import driver, grids, guidance, ode
+from gmjax.samplers import driver, grids, ode
 from gmjax.samplers import gaussian as solvers
 from gmjax.types import Array, DataSpec, Key, Method, Predict, PyTree, Samples, UserError, lookup
 
@@ -294,8 +294,8 @@ def _process(config: Config, spec: DataSpec, path: paths.GaussianPath):
 
 def _sampler(config: Config, spec: DataSpec, path_of: Callable) -> Callable[..., Samples]:
     """(params, predict, key, n, cond, *, trajectory=0, place=None) -> `Samples`, not decoded."""
-    c, loss, labels = config.sample, config.loss, labelled(config, spec)
-    scale, encode = c.guidance, levels.codec(spec)[0]
+    c, loss, guide = config.sample, config.loss, guided(config, spec)
+    encode = levels.codec(spec)[0]
     completion.check(config)
     for name in ("steps", "num_samples", "batch_size"):
         positive(c, f"sample.{name}")
@@ -313,7 +313,7 @@ def _sampler(config: Config, spec: DataSpec, path_of: Callable) -> Callable[...,
         def read(predict, x, t, cond):
             out, fraction = predict(x, t, cond)
             x0 = plain(lambda x, t, cond: out, x, t, cond)
-            return x0, jnp.clip(fraction, 0, 1)  # guidance extrapolates
+            return x0, fraction
 
         return read
 
@@ -330,15 +330,9 @@ def _sampler(config: Config, spec: DataSpec, path_of: Callable) -> Callable[...,
         key_base, key_run = jax.random.split(key)
         x = paths.base_std(path, loss.data_std) * jax.random.normal(key_base, (n, *spec.shape))
         x = place(x) if place else x
-        passes = 1
-        if labels and scale != 1.0:
-            predict = guidance.classifier_free(
-                predict, scale, spec.num_classes, tuple(c.interval), c.rescale
-            )
-            passes = 2
+        predict, passes = guide(predict)
         # Outermost: guidance by labels doubles the batch, and what is given has one size.
-        predict, project = completion.gaussian(config, path, encode, predict, cond)
-        cond = completion.plain(cond)
+        predict, project, cond = completion.gaussian(config, path, encode, predict, cond)
         read, stepper, times = of(path)
         finish = None if last == 0 else solvers.denoise(read)
         if c.name == "adaptive":

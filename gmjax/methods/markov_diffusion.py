@@ -18,12 +18,20 @@ from jax.flatten_util import ravel_pytree
 from gmjax.likelihoods import flow
 from gmjax.losses import scores, times
 from gmjax.methods.combinators import State, from_loss, optimizer
-from gmjax.methods.settings import accumulation, call, condition, inside, labelled, positive
+from gmjax.methods.settings import (
+    accumulation,
+    call,
+    condition,
+    guided,
+    inside,
+    labelled,
+    positive,
+)
 from gmjax.networks import field
 from gmjax.processes import LIFTS, PROCESSES
 from gmjax.processes.observed import batch_size
 from gmjax.processes.schedules import SCHEDULES, Schedule
-from gmjax.samplers import driver, grids, guidance, markov
+from gmjax.samplers import driver, grids, markov
 from gmjax.spaces import product
 from gmjax.types import (
     Array,
@@ -231,7 +239,7 @@ def sampler(
         are clamped; `place` lays the batch out over devices.
     """
     c = config.sample
-    steps, scale, labels = positive(c, "sample.steps"), c.guidance, labelled(config, spec)
+    steps, guide = positive(c, "sample.steps"), guided(config, spec, _logits(process.space))
     for name in ("num_samples", "batch_size"):
         positive(c, f"sample.{name}")
     stepper = lookup(markov.STEPPERS, c.name, "config.sample.name")(process)
@@ -249,15 +257,20 @@ def sampler(
             )
         project = markov.infill(cond)
         cond.pop("values", None)
-        passes = 1
-        if labels and scale != 1.0:
-            predict, passes = guidance.classifier_free(predict, scale, spec.num_classes), 2
+        predict, passes = guide(predict)
         out = driver.reverse(
             stepper, predict, key_run, x, times, cond, project=project, trajectory=trajectory
         )
         return out._replace(nfe=passes * out.nfe)
 
     return draw
+
+
+def _logits(space: Any) -> Any:
+    """Are outputs logits? Those of finite sets are, and no others'."""
+    if isinstance(space, Mapping):
+        return {name: _logits(part) for name, part in space.items()}
+    return space.dim == 0 and space.uniform is not None
 
 
 def _time_sampler(config: Config, schedule: Schedule, t_min: float) -> times.TimeSampler:

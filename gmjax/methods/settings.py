@@ -4,7 +4,8 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gmjax.types import DataSpec, UserError
+from gmjax.samplers import guidance
+from gmjax.types import DataSpec, Predict, PyTree, UserError
 
 Config = Any
 
@@ -51,6 +52,28 @@ def labelled(config: Config, spec: DataSpec) -> bool:
     if scale != 1.0 and not config.labels:
         raise UserError(f"config.sample.guidance={scale} needs labels: set config.labels=True")
     return bool(config.labels)
+
+
+def guided(
+    config: Config, spec: DataSpec, logits: PyTree = False
+) -> Callable[[Predict], tuple[Predict, int]]:
+    """Guidance by labels as `config.sample.{guidance, interval, rescale}` ask.
+
+    Args:
+        logits: see `guidance.classifier_free`.
+
+    Returns:
+        predict -> (what guides it, evaluations that a call counts for).
+
+    Raises:
+        UserError: what `labelled` and `guidance.check` say.
+    """
+    c = config.sample
+    guidance.check(tuple(c.interval), c.rescale)
+    if not labelled(config, spec) or c.guidance == 1.0:
+        return lambda predict: (predict, 1)
+    options = (c.guidance, spec.num_classes, tuple(c.interval), c.rescale, logits)
+    return lambda predict: (guidance.classifier_free(predict, *options), 2)
 
 
 def condition(batch: Mapping[str, Any], labels: bool, *names: str) -> dict[str, Any]:

@@ -143,7 +143,10 @@ def chances(share: Share, t: Array, s: Array) -> Array:
 
 def weights(m: Mixture, out: Array, x: Array, t: Array) -> Array:
     """p(x0 = y | x), the rates over lambda and, at y = x, what stays: [*S, K]."""
-    p = jnp.exp(m.read(out, x, t))
+    log_p = m.read(out, x, t)
+    if m.unnormalised:  # above e^60 a site turns for certain, and where to is said by ratios
+        log_p = log_p - jnp.maximum(jnp.max(log_p, -1, keepdims=True) - 60, 0)
+    p = jnp.exp(log_p)
     return jnp.concatenate([p, jnp.zeros((*x.shape, m.num_states - m.num_values), p.dtype)], -1)
 
 

@@ -52,6 +52,7 @@ class Parametrisation(NamedTuple):
     log_ratio: Callable[..., Array]  # (out, x, t) -> log p_t(y) / p_t(x) [*S, K]
     ratio: Callable[..., Array]  # (out, x, t) -> p_t(y) / p_t(x) [*S, K]
     law: Callable[..., Array]  # (out, x, t, s <= t) -> [*S, K] ~ the site's law at s given x\\d
+    logits: bool = True  # does adding to the output add to log p(x0 | x)?
 
 
 def log_likelihood(ctmc: CTMC, x: Array, t: Array) -> Array:
@@ -170,6 +171,7 @@ def log_ratio(ctmc: CTMC) -> Parametrisation:
         lambda out, x, t: _relative(out, x),
         lambda out, x, t: jnp.exp(_relative(out, x)),
         law,
+        logits=False,
     )
 
 

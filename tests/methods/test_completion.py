@@ -13,7 +13,7 @@ from gmjax import data, methods, reporting
 from gmjax.methods import completion, flow_worlds
 from gmjax.paths import gaussian as paths
 from gmjax.processes.schedules import linear
-from gmjax.samplers import driver, grids
+from gmjax.samplers import driver, grids, ode
 from gmjax.samplers import flow_matching as steppers
 from gmjax.samplers import gaussian as solvers
 from gmjax.targets import laws, mixtures
@@ -37,14 +37,14 @@ def completed(way, correlation):
     })  # fmt: skip
     network = laws.predict(law(correlation), PATH, "eps")
     cond = {"observed": OBSERVED, "values": VALUES}
-    predict, project = completion.gaussian(config, PATH, lambda x: x, network, cond)
+    predict, project, cond = completion.gaussian(config, PATH, lambda x: x, network, cond)
     read = solvers.reader(PATH, "eps")
     grid = grids.path_grid("log_snr", 400, PATH, 1e-3)
 
     def run(key):
         x = jax.random.normal(key, (N, 2))
         out = driver.reverse(
-            solvers.SOLVERS["ancestral"](PATH, read), predict, key, x, grid,
+            solvers.SOLVERS["ancestral"](PATH, read), predict, key, x, grid, cond,
             finish=solvers.denoise(read), project=project,
         )  # fmt: skip
         return out.x
@@ -70,6 +70,25 @@ def test_a_correlated_entry_follows(way):
     assert abs(x.var() - (1 - SHARE**2)) < near * SHARE**2
 
 
+def test_an_adaptive_run_gives_each_example_its_own():
+    """x1 given as +-1.2 in turn: x2 is drawn towards +-.96 with variance .36, before any clamp."""
+    config = ConfigDict({
+        "sample": {"infill": "", "name": "adaptive"},
+        "loss": {"head": "x0", "data_std": 1.0, "variance": "large"},
+    })  # fmt: skip
+    network, n = laws.predict(law(SHARE), PATH, "x0"), 512
+    sign = jnp.where(jnp.arange(n) % 2, 1.0, -1.0)
+    cond = {"observed": OBSERVED[:n], "values": sign[:, None] * VALUES[:n]}
+    predict, _, cond = completion.gaussian(config, PATH, lambda x: x, network, cond)
+    run = jax.jit(
+        lambda x: ode.adaptive(PATH, solvers.reader(PATH, "x0"), predict, x, 1e-3, 1.0, cond)
+    )
+    x = sign[:, None] * run(jax.random.normal(jax.random.key(0), (n, 2))).x
+    left = float(PATH.sigma(jnp.asarray(1e-3)))  # noise where the run ends
+    np.testing.assert_allclose(x[:, 0], GIVEN, atol=6 * left)
+    assert abs(x[:, 1].mean() - SHARE * GIVEN) < 4.5 * np.sqrt((1 - SHARE**2) / n) + 0.06
+
+
 @cache
 def flow(way, correlation):
     """The flow of the linear path, from noise at t = 1."""
@@ -87,9 +106,9 @@ def flow(way, correlation):
 
     def run(key):
         x1 = jax.random.normal(key, (N, 2))
-        predict, project = completion.flow(config, world, network, cond, x1)
+        predict, project, told = completion.flow(config, world, network, cond, x1)
         stepper = steppers.midpoint(world.path)
-        return driver.reverse(stepper, predict, key, x1, times, project=project).x
+        return driver.reverse(stepper, predict, key, x1, times, told, project=project).x
 
     return np.asarray(jax.jit(run)(jax.random.key(1)))
 
@@ -163,6 +182,10 @@ def test_an_adaptive_run_ends_with_what_is_given():
     ({"sample__observed": "bottom"}, "config.sample.observed='bottom' is unknown; valid: border"),
     ({"file": "flow_matching", "preset": "discrete", "sample__infill": "guidance"}, "is for paths"),
     ({"preset": "improved_ddpm", "sample__infill": "guidance"}, "not for a learned variance"),
+    (
+        {"file": "discrete_diffusion", "sample__name": "exact", "sample__clean": False},
+        "config.sample.clean=False: config.sample.name='exact' has no steps",
+    ),
 ])  # fmt: skip
 def test_what_does_not_fit_is_said_before_the_training(keys, text):
     with pytest.raises(UserError) as said:

@@ -107,6 +107,49 @@ def test_every_sampler_of_discrete_data(changes):
     assert int(out.nfe) == want or (c.sample.name == "exact" and c.path.name == "uniform")
 
 
+@pytest.mark.parametrize("name", ["euler", "corrected"])
+def test_one_site_guided_by_rates_has_the_law_of_its_steps(name):
+    """Steps and leaps as 3 x 3 matrices: guided rates, their total not one, on h = t."""
+    laws = np.array([[0.7, 0.2, 0.1], [0.3, 0.4, 0.3]])
+    c = config(
+        "discrete", labels=True, network__name="mlp", path__name="uniform", loss__t_min=1e-2,
+        sample__name=name, sample__guidance=2.0, sample__guide="rates", sample__steps=8,
+    )  # fmt: skip
+    spec, n = DataSpec((1,), 3, "vector", ordinal=True, num_classes=2), 40_000
+
+    def predict(x, t, cond):
+        known = jnp.where(x[..., None] == jnp.arange(3), (1 - 2 * t / 3)[:, None, None], 0)
+        known = jnp.where(known > 0, known, t[:, None, None] / 3)
+        return jnp.log(jnp.where((cond["label"] == 2)[:, None, None], laws[1], laws[0]) * known)
+
+    def rates(t):
+        """[x, y]: p(y | x, label)^2 / p(y | x)."""
+        known = np.full((3, 3), t / 3) + (1 - t) * np.eye(3)
+        p = laws[:, None] * known
+        p /= p.sum(-1, keepdims=True)
+        return p[0] ** 2 / p[1]
+
+    def turn(p, length, rates):
+        total = rates.sum(1, keepdims=True)
+        chance = 1 - np.exp(-length * total)
+        return p @ ((1 - chance) * np.eye(3) + chance * rates / total)
+
+    draw = flow_matching.sampler(c, spec, flow_worlds.build(c, spec))
+    cond = {"label": jnp.zeros(n, jnp.int32)}
+    out = jax.jit(lambda key: draw(predict, key, n, cond))(KEY)
+    law, times = np.full(3, 1 / 3), np.asarray(out.times, np.float64)
+    for t, s in zip(times[:-1], times[1:], strict=True):
+        if s == 0:  # every site turns, and there is no leap
+            law = turn(law, np.inf, rates(t))
+        else:
+            law = turn(law, np.log(t / s), rates(t))
+            if name == "corrected":
+                both = rates(s) / s + 1 / (3 * (1 - s))
+                law = turn(law, min(t - s, s / 2), both)
+    found = np.bincount(np.asarray(out.x).ravel(), minlength=3) / n
+    assert (abs(found - law) < 4.5 * np.sqrt(law * (1 - law) / n)).all()
+
+
 @pytest.mark.slow
 def test_labels_guide_a_flow():
     c = config(labels=True, sample__guidance=2.0, sample__name="euler", sample__interval=(0.2, 0.8))
@@ -157,6 +200,8 @@ MISTAKES = [
     ("moons", PLANE, {"sample__grid": "log"}, "config.sample.grid='log'"),
     ("moons", PLANE, {"sample__steps": 0}, "config.sample.steps=0"),
     ("moons", PLANE, {"sample__guidance": 2.0}, "config.sample.guidance=2.0 needs labels"),
+    ("moons", PLANE, {"sample__interval": (0.9, 0.1)}, "config.sample.interval=(0.9, 0.1)"),
+    ("discrete", IMAGE, {"sample__guide": "rates", "sample__rescale": 0.7}, "rescale=0.7: log"),
     ("moons", PLANE, {"coupling__name": "exact", "sample__name": "sde"}, "'sde' needs"),
     ("moons", PLANE, {"network__name": "unet"}, "config.network.name='unet'"),
     ("moons", PLANE._replace(kind="sphere", shape=(3,)), {}, "valid: geodesic"),

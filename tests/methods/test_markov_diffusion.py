@@ -103,6 +103,10 @@ def test_labels_guide():
     method, state, _ = train(c, spec, draw, 2)
     out = method.sample(state, KEY, 4, {"label": jnp.arange(4) % 3})
     assert out.x.shape == (4, 2) and int(out.nfe) == 4
+    with c.unlocked():
+        c.sample.update(interval=(2.0, 3.0))
+    with pytest.raises(UserError, match="config.sample.interval"):
+        methods.build(c, spec)
 
 
 @pytest.mark.slow

@@ -242,6 +242,15 @@ def test_rates_are_guided_by_their_geometric_mean():
     assert abs(share - rate * dt) < 4.5 * np.sqrt(rate * dt / n) + rate * dt * 4 * dt
 
 
+def test_rates_past_the_largest_number_keep_their_ratios():
+    m = mixture.mixture(3, mixture.power(), "uniform", unnormalised=True)
+    out = jnp.broadcast_to(jnp.asarray([300.0, 301.0, -5.0]), (4000, 1, 3))
+    step = jax.jit(jax.vmap(mixture.path(m, (1,)).step, (0, 0, 0, None, None)))
+    x = step(jax.random.split(KEY, 4000), out, jnp.full((4000, 1), 2), 0.5, 0.49)
+    share = 1 / (1 + np.exp(-1))
+    assert int(x.max()) < 2 and abs(np.mean(x) - share) < 4.5 * np.sqrt(share * (1 - share) / 4000)
+
+
 @pytest.mark.parametrize("stepper", ["euler", "midpoint"])
 def test_products_run_together(stepper):
     """One datum of numbers and classes: both parts end at it."""

@@ -9,7 +9,7 @@ import tiny
 from gmjax.paths import gaussian as paths
 from gmjax.paths import heads
 from gmjax.processes import ctmc, schedules, sphere
-from gmjax.samplers import guidance
+from gmjax.samplers import guidance, shifts
 from gmjax.types import UserError
 
 
@@ -57,24 +57,6 @@ def test_the_interval_and_the_rescaling():
     np.testing.assert_allclose(half, 0.5 * (whole + plain), rtol=1e-6)
 
 
-@pytest.mark.parametrize("head", heads.HEADS)
-def test_a_shift_of_the_score_is_a_shift_of_every_head(head):
-    with jax.enable_x64(True):
-        path, t = paths.PATHS["vp_cosine"](), jnp.asarray([0.2, 0.7])
-        x, out, g = np.random.default_rng(0).normal(size=(3, 2, 3))
-        moved = guidance.gaussian_shift(path, head, 1.0)(out, g, x, t)
-        score = lambda out: heads.convert(path, jnp.asarray(out), jnp.asarray(x), t, head, "score")
-        np.testing.assert_allclose(score(moved) - score(out), g, atol=1e-9)
-
-
-def test_a_shift_of_a_process():
-    process = sphere.sphere(schedules.geometric(a=1e-2, b=500.0), (3,))
-    x = jnp.asarray([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
-    t, g = jnp.asarray([0.3, 0.8]), jnp.asarray([[0.5, -2.0, 0.0], [0.0, 0.0, 0.0]])
-    moved = guidance.process_shift(process)(jnp.zeros((2, 3)), g, x, t)
-    np.testing.assert_allclose(jax.vmap(process.read)(moved, x, t), g, rtol=1e-5, atol=1e-7)
-
-
 STD, NOISE = 0.8, 0.3
 
 
@@ -92,15 +74,16 @@ def test_a_guided_flow_lands_on_the_posterior(way):
             x0 = a * STD**2 * x / ((a * STD) ** 2 + s**2)
             return heads.target("velocity", path, x0, (x - a * x0) / s, t)
 
-        shift = guidance.gaussian_shift(path, "velocity")
+        shift = shifts.gaussian(path, "velocity")
         if way == "reconstruction":
-            guided = guidance.reconstruction(
+            guided = guidance.linear(
                 predict,
                 lambda out, x, t: heads.denoised("velocity", path, out, x, t)[0],
                 shift,
-                lambda x0: x0[:, :1],
+                [[1.0, 0.0]],
                 jnp.asarray([y]),
-                guidance.measurement_std(path, NOISE, STD),
+                NOISE,
+                shifts.remaining_std(path, STD),
             )
         else:
 
@@ -129,19 +112,67 @@ def test_a_guided_flow_lands_on_the_posterior(way):
         np.testing.assert_allclose(std, [precision**-0.5, STD], atol=2e-4)
 
 
-def test_guided_logits_are_the_posterior_where_the_likelihood_factorises():
-    """log p(y | x) = sum_i w[i, x_i]: first order is exact, and each site's law is reweighted."""
-    rng = np.random.default_rng(3)
-    logits, weights = rng.normal(size=(2, 4, 3)), rng.normal(size=(4, 3))
-    x = jnp.asarray(rng.integers(0, 3, (2, 4)))
-    predict = lambda x, t, cond: jnp.asarray(logits)
-    log_prob = lambda hot, t, cond: jnp.sum(hot * weights, (1, 2))
-    guided = guidance.classifier(predict, log_prob, guidance.logit_shift, 1.5, guidance.one_hot(3))(
-        x, jnp.full(2, 0.5), None
+MATRICES = {
+    "mean": np.full((1, 3), 1 / 3),
+    "oblique": np.array([[1.0, 0.0, 0.0], [0.8, 0.6, 0.0]]),
+    "twice": np.array([[1.0, 1.0, 0.0], [2.0, 2.0, 0.0]]),  # of rank one
+}
+
+
+@pytest.mark.parametrize("name", MATRICES)
+def test_any_matrix_has_the_exact_posterior_mean(name):
+    """Data N(0, s^2 I): E[x0 | x_t, y] in closed form is the guided denoiser, at every noise."""
+    with jax.enable_x64(True):
+        path, a = paths.PATHS["vp_cosine"](), MATRICES[name]
+        rng = np.random.default_rng(0)
+        x, t = jnp.asarray(rng.normal(size=(2, 3))), jnp.asarray([0.1, 0.8])
+        y = jnp.asarray(rng.normal(size=(2, len(a))))
+
+        def predict(x, t, cond):
+            a, s = path.alpha(t)[:, None], path.sigma(t)[:, None]
+            return a * STD**2 * x / ((a * STD) ** 2 + s**2)
+
+        found = guidance.linear(
+            predict, lambda out, x, t: out, shifts.gaussian(path, "x0"), a, y, NOISE,
+            shifts.remaining_std(path, STD),
+        )(x, t, None)  # fmt: skip
+        for i in range(2):
+            alpha, sigma = float(path.alpha(t[i])), float(path.sigma(t[i]))
+            precision = np.eye(3) * (STD**-2 + (alpha / sigma) ** 2) + a.T @ a / NOISE**2
+            want = np.linalg.solve(precision, alpha / sigma**2 * x[i] + a.T @ y[i] / NOISE**2)
+            np.testing.assert_allclose(found[i], want, rtol=1e-9)
+
+
+def test_a_level_of_logits_says_nothing_to_the_rescaling():
+    rng = np.random.default_rng(0)
+    c, u = rng.normal(size=(2, 1, 4, 3))
+    c[0, 2, 1:] = u[0, 2, 1:] = -1e30  # impossible values
+
+    def guided(c, u):
+        each = jnp.asarray(np.concatenate([c, u]), jnp.float32)
+        wrapped = guidance.classifier_free(lambda *_: each, 3.0, 7, rescale=0.7, logits=True)
+        return wrapped(jnp.zeros((1, 4)), jnp.ones(1), {"label": jnp.zeros(1, jnp.int32)})[0]
+
+    plain, level = guided(c, u), 10.0 * np.arange(4)[:, None]
+    np.testing.assert_allclose(
+        jax.nn.softmax(guided(c + level, u - level)), jax.nn.softmax(plain), atol=1e-5
     )
-    want = jax.nn.softmax(logits) * np.exp(1.5 * weights)
-    want /= want.sum(-1, keepdims=True)
-    np.testing.assert_allclose(jax.nn.softmax(guided), want, rtol=1e-5)
+    assert np.isfinite(plain).all() and (plain[2, 1:] < -1e29).all()
+    np.testing.assert_array_equal(jax.nn.softmax(plain[2]), [1, 0, 0])
+    # The weight of what moves: guided by 3, then seven tenths of the way to the old size.
+    about = lambda a: np.where(a > -1e29, a - a.mean(-1, keepdims=True, where=a > -1e29), 0)
+    mixed = about(u + 3 * (c - u))
+    ratio = np.sqrt((about(c) ** 2).sum() / (mixed**2).sum())
+    np.testing.assert_allclose(about(np.asarray(plain)), (0.3 + 0.7 * ratio) * mixed[0], atol=1e-5)
+
+
+def test_a_learned_variance_is_not_guided():
+    c, u = jnp.asarray([[0.2, 0.5]]), jnp.asarray([[0.1, -0.5]])
+    both = jnp.concatenate([c, u])
+    guided = guidance.classifier_free(lambda *_: (both, 0.5 * both), 4.0, 7, rescale=0.7)
+    mean, fraction = guided(jnp.zeros((1, 2)), jnp.ones(1), {"label": jnp.zeros(1, jnp.int32)})
+    np.testing.assert_array_equal(fraction, 0.5 * c)
+    assert abs(mean - c).max() > 0.01
 
 
 LEVELS = jnp.asarray([-1.0, 0.2, 1.5])
@@ -228,12 +259,12 @@ def test_a_measured_place_on_the_sphere():
     spread = lambda t: jnp.sqrt(noise**2 + prior * schedule.clock(t) / (prior + schedule.clock(t)))
     guided = guidance.reconstruction(
         predict,
-        guidance.exponential(process, schedule.clock),
-        guidance.process_shift(process),
+        shifts.exponential(process, schedule.clock),
+        shifts.process(process),
         lambda x0: x0[:, :1],
         jnp.asarray([y]),
         spread,
-        gradient=guidance.tangent(process.space),
+        gradient=shifts.tangent(process.space),
     )
     n, grid = 4000, jnp.geomspace(1.0, 1e-3, 101)
 
@@ -257,26 +288,29 @@ def test_a_measured_place_on_the_sphere():
     assert abs(x[:, 1].mean()) < 4.5 * 0.1 / n**0.5 and abs(x[:, 1].std() - 0.1) < 0.008
 
 
-def test_a_classifier_on_the_sphere_gives_a_riemannian_gradient():
-    process = sphere.sphere(schedules.geometric(a=1e-2, b=500.0), (3,))
-    x, t = jnp.asarray([[0.6, 0.0, 0.8]]), jnp.asarray([0.4])
-    pole = jnp.asarray([0.0, 0.0, 1.0])
-    guided = guidance.classifier(
-        lambda x, t, cond: jnp.zeros_like(x),
-        lambda x, t, cond: 2.0 * x @ pole,
-        guidance.process_shift(process),
-        gradient=guidance.tangent(process.space),
-    )
-    score = jax.vmap(process.read)(guided(x, t, None), x, t)
-    np.testing.assert_allclose(score[0], 2 * (pole - 0.8 * x[0]), atol=1e-5)
-
-
-def measured(matrix, levels=LEVELS, noise=1.0):
-    read = ctmc.posterior(tiny.world("uniform").ctmc)
+def measured(matrix, levels=LEVELS, noise=1.0, kind=ctmc.posterior):
+    read = kind(tiny.world("uniform").ctmc)
     logits = jnp.zeros((1, 2, 3))
     y = jnp.zeros(len(matrix))
     guided = guidance.discrete_reconstruction(lambda *_: logits, read, levels, matrix, y, noise)
     return guided(jnp.zeros((1, 2), jnp.int32), jnp.ones(1), None)
+
+
+def entries(matrix=((1.0, 0.0),), y=0.0, noise=0.1):
+    path = paths.linear()
+    options = (lambda out, x, t: out, shifts.gaussian(path, "x0"), matrix, jnp.zeros((3, 1)) + y)
+    if jnp.ndim(y):  # as it is, where measurements of one number come in a row
+        options = (*options[:2], lambda x0: x0[:, :1], y, shifts.remaining_std(path))
+        guided = guidance.reconstruction(lambda x, t, cond: x, *options)
+    else:
+        std = shifts.remaining_std(path)
+        guided = guidance.linear(lambda x, t, cond: x, *options, noise, std)
+    return guided(jnp.zeros((3, 2)), jnp.full(3, 0.5), None)
+
+
+def classified(x):
+    log_prob = lambda x, t, cond: jnp.zeros(len(x))
+    return guidance.classifier(None, log_prob, shifts.logits)(x, jnp.ones(1), None)
 
 
 @pytest.mark.parametrize(
@@ -288,7 +322,16 @@ def measured(matrix, levels=LEVELS, noise=1.0):
             lambda: guidance.classifier_free(None, 2.0, 3)(jnp.zeros((1, 1)), jnp.ones(1), None),
             "config.sample.guidance needs labels",
         ),
+        (lambda: guidance.check((0.5,), 0.0), "config.sample.interval"),
+        (
+            lambda: entries(y=jnp.zeros(3)),
+            r"y has shape \(3,\); valid .*: \(3, 1\), or",
+        ),
+        (lambda: entries(noise=-1.0), "noise=-1.0 must be 0 or more"),
+        (lambda: entries(matrix=[[0.0, 0.0]]), r"shape \(1, 2\); valid: .* not all zero"),
+        (lambda: classified(jnp.zeros((1, 2), jnp.int32)), r"encode=shifts.one_hot\(K\)"),
         (lambda: measured(jnp.eye(2), noise=0.0), "noise=0.0 must be positive"),
+        (lambda: measured(jnp.eye(2), kind=ctmc.log_ratio), "log ratios are no logits"),
         (lambda: measured(jnp.eye(4)), r"shape \(4, 4\) .* valid for these outputs: \(M, 2\)"),
         (lambda: measured(jnp.eye(2), LEVELS[:2]), r"\(2,\) levels; valid .* and \(3,\)"),
     ],
