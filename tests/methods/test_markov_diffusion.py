@@ -175,3 +175,17 @@ def test_a_likelihood_that_does_not_exist_is_refused():
     with pytest.raises(UserError, match="likelihood='flow'.*valid: elbo"):
         methods.build(config("table"), spec)
     methods.build(config("table", evaluate__likelihood="elbo"), spec)
+
+
+@pytest.mark.slow
+def test_labels_guide_a_table():
+    """Numbers and classes together, rescaled each in its own way."""
+    c = config("table", evaluate__likelihood="elbo", sample__steps=2).unlock()
+    c.labels = True
+    c.sample.update(guidance=2.0, rescale=0.7, interval=(0.2, 0.8))
+    spec = DataSpec({"numeric": (2,), "classes": (2,)}, 5, "table", num_classes=3)
+    method = methods.build(c, spec)
+    sample = jax.jit(lambda s, k: method.sample(s, k, 4, {"label": jnp.arange(4) % 3}))
+    out = sample(jax.jit(method.init)(KEY), KEY)
+    assert out.x["numeric"].shape == out.x["classes"].shape == (4, 2) and int(out.nfe) == 4
+    assert np.isfinite(out.x["numeric"]).all() and int(out.x["classes"].max()) < 5
