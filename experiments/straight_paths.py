@@ -181,6 +181,8 @@ def figure(rows: list[Row], ways: dict[str, np.ndarray], path: Path) -> None:
             axes[3].plot(FEW, mean, "o-", color=colour, ms=3, lw=1.2, label=name)
         axes[0].legend(loc="upper left")
         axes[3].set(xscale="log", yscale="log", xlabel="Euler steps", title="distance to the data")
+        axes[3].set_xticks(FEW, [str(n) for n in FEW], minor=False)
+        axes[3].set_xticks([], minor=True)
         axes[3].set_ylabel("sliced Wasserstein distance")
         axes[3].legend()
         page.letter(axes)
