@@ -126,7 +126,7 @@ def _made_ahead(make: Batcher, workers: int) -> Batcher:
         import grain
     except ImportError as error:
         raise UserError(
-            f"config.data.workers={workers} needs Grain: pip install gmjax[tfds]; valid without: 0"
+            f"config.train.workers={workers} needs Grain: pip install gmjax[tfds]; valid without: 0"
         ) from error
     if not flags.FLAGS.is_parsed():  # Grain reads flags of its own, which have defaults
         flags.FLAGS.mark_as_parsed()

@@ -45,7 +45,7 @@ def build(config: Config, spec: DataSpec) -> Method:
         UserError: a name that is in no table, or a value that is not valid.
     """
     c, labels = config.loss, labelled(config, spec)
-    _check(config)
+    _check(config, spec)
     lookup(heads.HEADS, c.head, "config.loss.head")
     lookup(gaussian_steps.VARIANCES, c.variance, "config.loss.variance")
     if c.steps:
@@ -120,9 +120,14 @@ def build(config: Config, spec: DataSpec) -> Method:
     return Method(begin, update, evaluate, sample, lambda x: _wrong(x, spec), field, profile)
 
 
-def _check(config: Config) -> None:
-    """Raises `UserError` where a number is out of its range."""
+def _check(config: Config, spec: DataSpec) -> None:
+    """Raises `UserError` where a number is out of its range, or data are not of R^d."""
     c = config.loss
+    if not spec.num_values and spec.kind != "euclidean":
+        raise UserError(
+            f"config.data.name={config.data.name!r} is of kind {spec.kind!r}; valid here: levels,"
+            " or 'euclidean' (others: configs/markov_diffusion.py, configs/flow_matching.py)"
+        )
     for key, wrong, valid in (
         ("steps", c.steps < 0, "be 0 (continuous time) or more"),
         ("data_std", not c.data_std > 0, "be positive"),

@@ -1,6 +1,7 @@
 """Values of a configuration, checked once where a method is built."""
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -51,6 +52,13 @@ def labelled(config: Config, spec: DataSpec) -> bool:
     scale = config.sample.guidance
     if scale != 1.0 and not config.labels:
         raise UserError(f"config.sample.guidance={scale} needs labels: set config.labels=True")
+    if not math.isfinite(scale):
+        raise UserError(f"config.sample.guidance={scale}; valid: a number")
+    if scale != 1.0 and not drop:
+        raise UserError(
+            f"config.sample.guidance={scale} needs a network that was trained without labels too:"
+            " train with config.loss.label_dropout in (0, 1), such as 0.1"
+        )
     return bool(config.labels)
 
 

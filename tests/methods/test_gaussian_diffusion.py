@@ -165,6 +165,30 @@ def test_mistakes_are_named(changes, text):
         methods.build(small("digits", **changes), IMAGES)
 
 
+@pytest.mark.parametrize(
+    "changes, text",
+    [
+        ({"loss__label_dropout": 0.0, "sample__guidance": 2.0}, "config.loss.label_dropout in"),
+        ({"sample__guidance": float("nan")}, "config.sample.guidance=nan; valid: a number"),
+    ],
+)
+def test_mistakes_with_labels_are_named(changes, text):
+    config = small("digits", **changes).unlock()
+    config.labels = True
+    with pytest.raises(UserError, match=text):
+        methods.build(config, IMAGES)
+
+
+@pytest.mark.parametrize("spec", [
+    DataSpec((3,), 0, "sphere"),
+    DataSpec((2,), 0, "counts"),
+    DataSpec({"position": (3,), "rotation": (3, 3)}, 0, "poses"),
+])  # fmt: skip
+def test_data_of_other_spaces_are_named(spec):
+    with pytest.raises(UserError, match=f"kind '{spec.kind}'; valid here: levels"):
+        methods.build(small("toy"), spec)
+
+
 def test_data_that_do_not_fit():
     config = small("toy").unlock()
     config.labels = True
