@@ -40,13 +40,13 @@ def run(config, directory: Path) -> None:
     reporting.check(method, dataset, config)
     if config.mode == "train":
         reporting.rehearse(method, dataset, config)
+        batch = batches.batcher(
+            dataset.train, config.train.batch_size, config.seed, config.train.workers
+        )
     mesh = loop.compile(method, config).mesh
     directory = workdir.prepare(directory, config, create=config.mode == "train")
     evaluate = reporting.evaluator(method, dataset, config, mesh)
     if config.mode == "train":
-        batch = batches.batcher(
-            dataset.train, config.train.batch_size, config.seed, config.train.workers
-        )
         state = loop.train(
             method,
             batch,

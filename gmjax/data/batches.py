@@ -80,8 +80,10 @@ def batcher(source: Source, batch_size: int, seed: int, workers: int = 0) -> Bat
         order: any other step starts the workers anew.
 
     Raises:
-        UserError: `workers` without Grain, and as in `batch`.
+        UserError: `workers` without Grain or below 0, and as in `batch`.
     """
+    if workers < 0:
+        raise UserError(f"config.train.workers={workers} must be 0 (none) or more")
     _share(batch_size, 0, 1)
     make = partial(batch, source, batch_size, seed)
     return _made_ahead(make, workers) if workers else make

@@ -215,6 +215,8 @@ def held_out_count(config: Mapping[str, Any], size: int) -> int:
 def split(columns: Columns, config: Mapping[str, Any]) -> tuple[Columns, Columns]:
     """Hold out `config.test_fraction` of the rows, stratified by "label" where there is one."""
     size = num_rows(columns["x"])
+    if not isinstance(columns["x"], Mapping):
+        _check_lengths("train", columns)
     kept, held = hold_out(size, held_out_count(config, size), columns.get("label"))
     return take_rows(columns, kept), take_rows(columns, held)
 
@@ -319,16 +321,20 @@ def _check_numbers(sides: list[dict[str, np.ndarray]], num_values: int, kind: st
         side["x"] = side["x"].astype(np.float32)
 
 
+def _check_lengths(name: str, side: Columns) -> None:
+    """Every column has as many rows as "x"."""
+    size = len(side["x"])
+    for column, values in side.items():
+        if len(values) != size:
+            raise UserError(f"config.data: {name} has {size} of x but {len(values)} of {column}")
+
+
 def _check_rows(name: str, side: dict[str, np.ndarray]) -> None:
     """Every column has as many rows as "x", and "observed" its shape."""
     shape = side["x"].shape
     if shape[0] == 0:
         raise UserError(f"config.data: the {name} split is empty")
-    for column, values in side.items():
-        if len(values) != shape[0]:
-            raise UserError(
-                f"config.data: {name} has {shape[0]} of x but {len(values)} of {column}"
-            )
+    _check_lengths(name, side)
     if "observed" in side:
         same = side["observed"].shape == shape
         side["observed"] = (side["observed"] if same else shaped(side["observed"])).astype(bool)

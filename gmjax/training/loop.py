@@ -234,7 +234,6 @@ def check(config: Any) -> None:
         "evaluate_every": 0,
         "keep": 1,
         "patience": 0,
-        "workers": 0,
     }
     for name, bound in least.items():
         if (value := config.train[name]) < bound:

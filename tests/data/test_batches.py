@@ -110,6 +110,11 @@ def test_batcher_without_workers_is_batch():
         np.testing.assert_array_equal(part, xs(batches.batch(source, 8, 2, step, 1, 2)))
 
 
+def test_workers_below_none_are_named():
+    with pytest.raises(UserError, match="config.train.workers=-1 must be 0"):
+        batches.batcher(numbers(30), 8, 2, workers=-1)
+
+
 @pytest.mark.slow
 def test_batcher_with_workers_gives_the_same_batches():
     pytest.importorskip("grain")

@@ -74,6 +74,11 @@ def test_build_refuses(train, test, kind, message):
         sources.build(train, test, kind=kind)
 
 
+def test_a_split_refuses_columns_that_do_not_fit():
+    with pytest.raises(UserError, match="train has 20 of x but 19 of label"):
+        sources.split(columns(20, label=np.zeros(19, int)), {"test_fraction": 0.1})
+
+
 def test_arrays_are_stored_small_and_handed_out_as_int32():
     x = np.full((1000, 100), 255, np.int64)
     data = sources.build({"x": x}, {"x": x})
