@@ -60,13 +60,17 @@ def run(config, directory: Path) -> None:
     written = directory / reporting.RESULTS
     results = json.loads(written.read_text()) if written.exists() else {}
     step = int(state.step)
-    if config.mode == "train" and results.get("step") == step:
+    same = results.get("settings") == reporting.settings(config)
+    if config.mode == "train" and results.get("step") == step and same:
         print(f"{directory} is done: {step} steps, reported before")
         reporting.show(results, directory)
         return
     figures = {"step": step, **evaluate(state)}
     if config.mode == "evaluate":
-        results = {**results, **figures}
+        # Figures of another likelihood would stand beside these.
+        before = {k: v for k, v in results.items() if not k.startswith(("bits_", "nats_"))}
+        told = {**results.get("settings", {}), "evaluate": reporting.settings(config)["evaluate"]}
+        results = {**before, **figures, "settings": told}
         workdir.write(written, json.dumps(results, indent=2, sort_keys=True) + "\n")
     else:
         results = reporting.sample_and_report(
@@ -122,11 +126,22 @@ def _flags(argv: list[str]) -> flags.FlagValues:
     return values
 
 
+# What Python says of a flag of another type, and what a person is told.
+WORDS = {
+    r"invalid literal for int\(\).*": "valid: a whole number",
+    r"could not convert string to float.*": "valid: a number",
+    r"\('Non-boolean argument to boolean flag'.*": "valid: true, false",
+}
+
+
 def one_line(error: BaseException) -> str:
     """The message of an error on one line; of a quoted traceback, what it ends with."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[-1] if any(line.startswith("Traceback") for line in lines) else " ".join(lines)
-    return text.rpartition("UserError: ")[2]
+    text = text.rpartition("UserError: ")[2]
+    for words, valid in WORDS.items():
+        text = re.sub(words, valid, text)
+    return text
 
 
 def default_workdir(name: str) -> Path:

@@ -33,6 +33,7 @@ from gmjax.training import sharding, workdir
 from gmjax.types import Dataset, DataSpec, Method, PyTree, UserError
 
 RESULTS = "results.json"
+PICTURES = ("film.gif", "film.png", "field.png", "density.png", "noise.png")  # of some samplers
 LARGEST = 10_000  # examples of a split that the report looks at
 CELLS = 48  # of a density, along an axis
 PROFILED = 256  # examples on which the loss by noise level is measured
@@ -210,6 +211,8 @@ def sample_and_report(
     drawn = draw(method, state, dataset, config, mesh)
     if jax.process_index() != 0:
         return figures
+    for name in PICTURES:  # of a run before, whose sampler may have had others
+        (directory / name).unlink(missing_ok=True)
     spec, x = dataset.spec, drawn["x"]
     train, test = split(dataset.train), split(dataset.test)
     if criterion(spec, config) != "bits_per_dim":
@@ -232,6 +235,7 @@ def sample_and_report(
         "sample_seconds": drawn["seconds"],
         "sample_compile_seconds": drawn["compile_seconds"],
         "num_samples": config.sample.num_samples,
+        "settings": settings(config),
     }
     if isinstance(x, dict):
         np.savez(directory / "samples.npz", **x)
@@ -246,6 +250,12 @@ def sample_and_report(
         )
     workdir.write(directory / RESULTS, json.dumps(results, indent=2, sort_keys=True) + "\n")
     return results
+
+
+def settings(config: Any) -> dict[str, Any]:
+    """What a report depends on beside the model, as it comes back from JSON."""
+    chosen = {name: config[name].to_dict() for name in ("evaluate", "sample")}
+    return json.loads(json.dumps(chosen, default=str))
 
 
 def split(source) -> dict[str, np.ndarray]:
@@ -264,8 +274,7 @@ def pictures(
     losses = [(row["step"], row["loss"]) for row in rows if "loss" in row]
     if losses:
         steps, values = np.asarray(losses).T
-        unit = "nats per site" if discrete else "training loss"
-        plots.loss_curve(directory / "loss.png", {"training": (steps, values)}, unit)
+        plots.loss_curve(directory / "loss.png", {"training": (steps, values)}, "training loss")
 
 
 def judged_pictures(
@@ -284,13 +293,15 @@ def judged_pictures(
         nats = jax.jit(lambda state, x: method.evaluate(state, key, {"x": x})["nats"])
         log_prob = lambda x: -np.asarray(nats(state, x))
         bound = config.evaluate.likelihood == "elbo"
-        title = "density (a lower bound)" if bound else "density"
+        title = f"density{' (a lower bound)' if bound else ''}, held-out points"
         path = directory / "density.png"
         maps.density(path, log_prob, x, spec.kind, title, spec.names, CELLS, CELLS**2)
     field = method.field
     if flat and spec.kind == "euclidean" and field and drawn["trajectory"] is not None:
         velocity = jax.jit(lambda x, t: field(state, x, jax.numpy.full(len(x), t)))
-        maps.field(directory / "field.png", velocity, drawn["trajectory"], drawn["times"], x)
+        film = drawn["trajectory"]
+        box = _in_view(film, x)
+        maps.field(directory / "field.png", velocity, film, drawn["times"], box)
     order = np.random.default_rng(0).permutation(len(jax.tree.leaves(x)[0]))  # splits may be sorted
     first = lambda n: jax.tree.map(lambda column: column[order[:n]], dict(test))
     if method.views:
@@ -306,7 +317,14 @@ def _maps(directory, drawn, train, test, spec) -> None:
     maps.PICTURES[spec.kind](directory / "samples.png", drawn["x"], test, names=spec.names)
     if drawn["trajectory"] is not None:
         path, times = drawn["trajectory"], drawn["times"]
-        maps.film(directory / "film.gif", path, times, spec.kind, spec.names, real=test)
+        seen = _in_view(path, test) if spec.shape == (2,) else test
+        maps.film(directory / "film.gif", path, times, spec.kind, spec.names, real=seen)
+
+
+def _in_view(path: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """What sets the limits of a film in the plane: data, and the start unless it is far out."""
+    near = np.std(path[0]) < 5 * np.std(test)
+    return np.concatenate([test, path[0]]) if near else test
 
 
 def _discrete_pictures(directory, drawn, train, test, spec) -> None:

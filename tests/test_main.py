@@ -67,6 +67,15 @@ def test_evaluate_and_sample_work_from_the_checkpoint(trained, capfd):
     assert run(trained, *SMALL, "--config.mode=sample", "--config.sample.steps=7") == 0
     assert json.loads((trained / "results.json").read_text())["nfe"] == 8
     assert "network evaluations" in capfd.readouterr().out
+    # The report is of other settings now: the same command does not take it for its own.
+    (trained / "field.png").write_bytes(b"of a sampler before")
+    stale = json.loads((trained / "results.json").read_text()) | {"bits_of_a_flow": 9.0}
+    (trained / "results.json").write_text(json.dumps(stale))
+    assert run(trained, *SMALL, "--config.mode=evaluate") == 0
+    assert "bits_of_a_flow" not in json.loads((trained / "results.json").read_text())
+    assert run(trained, *SMALL) == 0
+    assert json.loads((trained / "results.json").read_text())["nfe"] == before["nfe"]
+    assert not (trained / "field.png").exists()
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,9 @@ def mean_flow(
         # Stratified times are ordered, and two such would go hand in hand.
         second = jax.random.permutation(key_mix, times(key_r, n))
         t = jnp.maximum(first, second)
-        apart = jax.random.permutation(key_apart, jnp.arange(n) < round(share * n))
+        key_count, key_apart = jax.random.split(key_apart)
+        count = jnp.floor(share * n + jax.random.uniform(key_count))  # `share` on average
+        apart = jax.random.permutation(key_apart, jnp.arange(n) < count)
         r = jnp.where(apart, jnp.minimum(first, second), t)
         x, v = jax.vmap(path.draw)(jax.random.split(key_x, n), x0, x1, t)
         u, target = regression(average, x, v, r, t, cond)

@@ -6,6 +6,9 @@ rule (`SPREADS`) and mapped to times by a quantile function with known density: 
 `uniform_in_noise` of a chain's clock, and of Gaussian paths those that know their log-SNR l,
 
     t = l^-1(value),    p(t) = density of the value at l(t) times -l'(t).
+
+A normal law of the value is one of times in [t_min, 1] by truncation. It hardly draws the ends, so
+that its weights are large there: an integrand that is, too, is better drawn otherwise.
 """
 
 from collections.abc import Callable
@@ -16,6 +19,8 @@ import jax.numpy as jnp
 from gmjax.paths.gaussian import EXTREME, GaussianPath, log_snr
 from gmjax.processes.schedules import Schedule
 from gmjax.types import Array, Key
+
+TAIL = 1e-6  # what a normal law has beyond is not drawn, on either side
 
 TimeSampler = Callable[[Key, int], tuple[Array, Array]]
 
@@ -110,12 +115,13 @@ def uniform_in_log_snr(path: GaussianPath, t_min: float, spread: Callable = stra
 def log_normal(
     path: GaussianPath, t_min: float, mean: float = -1.2, std: float = 1.2, spread=stratified
 ) -> TimeSampler:
-    """log(sigma / alpha) normal (Karras et al. 2022, table 1), moved into [t_min, 1]."""
+    """log(sigma / alpha) normal (Karras et al. 2022, table 1), of the times in [t_min, 1]."""
 
     def draw(key, n):
-        z = jax.scipy.special.ndtri(jnp.clip(spread(key, n), 1e-6, 1 - 1e-6))
+        ends = -0.5 * log_snr(path, jnp.asarray([t_min, 1.0]))
+        z, mass = _truncated(spread(key, n), *(ends - mean) / std)
         t = jnp.clip(path.inverse(-2 * (mean + std * z)), t_min, 1.0)
-        return t, 2 * std / (jax.scipy.stats.norm.pdf(z) * _steepness(path, t))
+        return t, 2 * std * mass / (jax.scipy.stats.norm.pdf(z) * _steepness(path, t))
 
     return draw
 
@@ -123,14 +129,22 @@ def log_normal(
 def logit_normal(
     t_min: float, mean: float = 0.0, std: float = 1.0, spread: Callable = stratified
 ) -> TimeSampler:
-    """log(t / (1 - t)) normal (Esser et al. 2024), moved into [t_min, 1]."""
+    """log(t / (1 - t)) normal (Esser et al. 2024), of the times in [t_min, 1]."""
 
     def draw(key, n):
-        z = jax.scipy.special.ndtri(jnp.clip(spread(key, n), 1e-6, 1 - 1e-6))
+        low = (jnp.log(t_min) - jnp.log1p(-t_min) - mean) / std
+        z, mass = _truncated(spread(key, n), low, jnp.inf)
         t = jax.nn.sigmoid(mean + std * z)
-        return jnp.maximum(t, t_min), std * t * (1 - t) / jax.scipy.stats.norm.pdf(z)
+        return jnp.maximum(t, t_min), std * mass * t * (1 - t) / jax.scipy.stats.norm.pdf(z)
 
     return draw
+
+
+def _truncated(u: Array, low: Array, high: Array | float) -> tuple[Array, Array]:
+    """Quantiles of N(0, 1) within [low, high], and the mass that it has there."""
+    below, above = jax.scipy.special.ndtr(jnp.asarray([low, high]))
+    share = jnp.clip(below + u * (above - below), TAIL, 1 - TAIL)
+    return jax.scipy.special.ndtri(share), above - below
 
 
 def _steepness(path: GaussianPath, t: Array) -> Array:

@@ -52,9 +52,13 @@ def build(config: Config, spec: DataSpec) -> Method:
     """
     world, labels, c = flow_worlds.build(config, spec), labelled(config, spec), config.loss
     couple = couplings.build(config.coupling, world.path.space)
+    _check_coupling(config, labels)
+    _check_numbers(config)
     start_network, predictor = build_network(config, spec, world)
     train_loss = _loss(config, world, couple)
-    judge = evaluator(config, spec, world, couple)
+    # Held-out batches are of any size, and their couplings of one group.
+    whole = couplings.build({**config.coupling, "group": 0}, world.path.space)
+    judge = evaluator(config, spec, world, whole)
     draw = sampler(config, spec, world)
 
     def prepared(key: Key, x: PyTree) -> PyTree:
@@ -66,7 +70,7 @@ def build(config: Config, spec: DataSpec) -> Method:
 
     def loss(params, key, batch):
         key_loss, key_drop, key_label, key_bin = jax.random.split(key, 4)
-        cond = condition(batch, labels, "context", "source")
+        cond = condition(batch, labels, "source")
         if labels:
             dropped = jax.random.uniform(key_label, cond["label"].shape) < c.label_dropout
             cond["label"] = jnp.where(dropped, spec.num_classes, cond["label"])
@@ -83,7 +87,7 @@ def build(config: Config, spec: DataSpec) -> Method:
 
     def evaluate(state: State, key: Key, batch: Mapping[str, Any]) -> dict[str, Array]:
         key_bin, key = jax.random.split(key)
-        x, cond = prepared(key_bin, batch["x"]), condition(batch, labels, "context", "source")
+        x, cond = prepared(key_bin, batch["x"]), condition(batch, labels, "source")
         return judge(predictor(state.ema), key, x, cond)
 
     def sample(state: State, key: Key, n: int, cond=None, **kwargs) -> Samples:
@@ -100,6 +104,38 @@ def build(config: Config, spec: DataSpec) -> Method:
     plain = world.interpolant is not None and not world.width
     check = partial(product.check, world.path.space)
     return Method(start, update, evaluate, sample, check, speed if plain else None)
+
+
+def _check_numbers(config: Config) -> None:
+    """Raises `UserError` for what is wrong even where another choice does not use it."""
+    c = config.loss
+    lookup(mixture.GAPS, c.weighting, "config.loss.weighting")
+    if not 0 < c.share <= 1:
+        raise UserError(f"config.loss.share={c.share} must lie in (0, 1]")
+    if not config.sample.noise >= 0:
+        raise UserError(f"config.sample.noise={config.sample.noise} must be 0 or more")
+
+
+def _check_coupling(config: Config, labels: bool) -> None:
+    """Raises `UserError` where transport would change what samples start from, or the source."""
+    name, group = config.coupling.name, config.coupling.group
+    rows = config.train.batch_size // config.train.accumulate
+    if group and rows % group:
+        raise UserError(
+            f"config.coupling.group={group} must divide the {rows} examples that an update takes at"
+            " once, config.train.batch_size / config.train.accumulate"
+        )
+    moved = name in ("exact", "sinkhorn")
+    if moved and labels:
+        raise UserError(
+            f"config.coupling.name={name!r} pairs whatever the labels, so that those of one label"
+            " would not come from the source; valid with config.labels=True: independent"
+        )
+    if moved and config.sample.name == "corrected" and config.path.name == "uniform":
+        raise UserError(
+            "config.sample.name='corrected' redraws sites from a source independent of the data;"
+            f" config.coupling.name={name!r} is not; valid: independent"
+        )
 
 
 def build_network(config: Config, spec: DataSpec, world: World) -> tuple[Callable, Callable]:
@@ -198,7 +234,8 @@ def _flow(config: Config, spec: DataSpec, world: World, couple: couplings.Coupli
     # Other heads are turned into the velocity by what may vanish at t = 0.
     last = world.last if c.head == "velocity" else c.t_min
     times = jnp.linspace(c.t_max, last, steps + 1)
-    run = flow.along(path.space, velocity, path.base.log_prob, times, e.probes, e.probe)
+    base = _log_base(world, c.t_max)
+    run = flow.along(path.space, velocity, base, times, e.probes, e.probe)
     size = float(np.prod(spec.shape)) if world.width else 1.0
     level = float(np.log(world.width)) if world.width else 0.0
 
@@ -210,6 +247,15 @@ def _flow(config: Config, spec: DataSpec, world: World, couple: couplings.Coupli
         return {"nats": -run(predict, key, x, cond) / size - level}
 
     return judge
+
+
+def _log_base(world: World, t: float) -> Callable[[PyTree], Array]:
+    """log of the density that samples start from: with gamma N(0, beta^2 + gamma^2)."""
+    f, log_prob = world.interpolant, world.path.base.log_prob
+    if f is None or f.gamma is None:
+        return log_prob
+    width = jnp.sqrt(f.beta(jnp.asarray(t)) ** 2 + f.gamma(jnp.asarray(t)) ** 2)
+    return lambda x: log_prob(x / width) - x.size * jnp.log(width)
 
 
 def _bound(config: Config, spec: DataSpec, world: World, couple: couplings.Coupling) -> Callable:
@@ -283,7 +329,18 @@ def sampler(config: Config, spec: DataSpec, world: World) -> Callable[..., Sampl
         key_base, key_start, key_run, key_last = jax.random.split(key, 4)
         cond = dict(cond or {})
         if "source" in cond:
+            if c.name == "sde" and world.interpolant and world.interpolant.gamma is None:
+                raise UserError(
+                    "config.sample.name='sde' from a source of data needs a path with gamma, such"
+                    f" as bridge; config.path.name={config.path.name!r} has none; valid: euler,"
+                    " midpoint"
+                )
             x1 = cond["source"]
+        elif config.coupling.name == "paired":
+            raise UserError(
+                f"config.coupling.name='paired' needs data with a source; those of"
+                f" config.data.name={config.data.name!r} have none; valid: independent"
+            )
         else:
             x1 = jax.vmap(path.base.sample)(jax.random.split(key_base, n))
         keys = jax.random.split(key_start, n)
@@ -336,6 +393,8 @@ def _stepper(config: Config, path: Path, m: mixture.Mixture | None):
     make = lookup(table, c.name, "config.sample.name")
     if c.name == "mean" and config.loss.objective != "mean":
         raise UserError("config.sample.name='mean' needs config.loss.objective='mean'")
+    if c.name == "sde" and m is not None:
+        raise UserError("config.sample.name='sde' is for numbers; valid: euler, corrected, exact")
     if c.name == "exact" and m is None:
         raise UserError("config.sample.name='exact' is for discrete data; valid: euler")
     if c.name == "exact" and c.guide == "rates":

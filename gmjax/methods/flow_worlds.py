@@ -42,10 +42,15 @@ def build(config: Config, spec: DataSpec) -> World:
         raise UserError(
             f"config.loss.t_min={t_min}, config.loss.t_max={t_max}; valid: 0 <= t_min < t_max <= 1"
         )
+    if t_min > 0.1 or t_max < 0.9:
+        raise UserError(
+            f"config.loss.t_min={t_min}, config.loss.t_max={t_max}: samples start from the law at"
+            " one end and stop at the other; valid: at most 0.1 and at least 0.9"
+        )
     if kind == "table":
         return _table(config, spec)
     if kind == "poses":
-        place, f = _interpolant(config, spec.shape["position"])
+        place, f = _part(config, spec.shape["position"])
         parts = {"position": place, "rotation": _geodesic(config, "rotations", (3, 3))}
         return World(conditional.product(parts), last=_last(config, f))
     if name in mixture.SOURCES:
@@ -93,6 +98,17 @@ def _interpolant(config: Config, shape: tuple[int, ...]) -> tuple[Path, interpol
     return path, f
 
 
+def _part(config: Config, shape: tuple[int, ...]) -> tuple[Path, interpolants.Interpolant]:
+    """Of a product, whose other parts go on to t = 0 and start from their own base."""
+    path, f = _interpolant(config, shape)
+    if f.gamma is not None:
+        raise UserError(
+            f"config.path.name={config.path.name!r}: a path with gamma is not for data of many"
+            " parts; valid: linear, trigonometric"
+        )
+    return path, f
+
+
 def _determined(config: Config, f: interpolants.Interpolant) -> None:
     """Raises unless the head determines the velocity at both ends, and has a target there."""
     c = config.loss
@@ -123,10 +139,13 @@ def jumps(config: Config, num_values: int, source: str, **own: Any) -> mixture.M
 
 
 def _table(config: Config, spec: DataSpec) -> World:
-    numbers, f = _interpolant(config, spec.shape["numeric"])
-    m = mixture.mixture(
-        spec.num_values, mixture.build(config.path), config.path.classes or "masked"
-    )
+    numbers, f = _part(config, spec.shape["numeric"])
+    source = config.path.classes or "masked"
+    if source not in mixture.SOURCES:
+        raise UserError(
+            f"config.path.classes={source!r} is unknown; valid: {', '.join(mixture.SOURCES)}"
+        )
+    m = mixture.mixture(spec.num_values, mixture.build(config.path), source)
     classes = mixture.path(m, spec.shape["classes"], config.loss.weighting)
     path = conditional.product({"numeric": numbers, "classes": classes})
     return World(path, last=_last(config, f))

@@ -50,8 +50,13 @@ def build(config: Config, spec: DataSpec) -> Method:
     lookup(gaussian_steps.VARIANCES, c.variance, "config.loss.variance")
     if c.steps:
         _decoder(spec)
-    elif c.variance == "learned":
-        raise UserError("config.loss.variance='learned' needs config.loss.steps > 0")
+    if c.variance == "learned" and c.steps < 2:
+        raise UserError("config.loss.variance='learned' needs config.loss.steps of at least 2")
+    if c.variance == "learned" and c.weighting != "simple":
+        raise UserError(
+            f"config.loss.weighting={c.weighting!r} is not for config.loss.variance='learned';"
+            " valid: simple"
+        )
     encode, decode = levels.codec(spec)
     path_of, start_path = _path(config, spec)
     network = continuous.build(config.network, spec, 2 if c.variance == "learned" else 1)
@@ -66,7 +71,7 @@ def build(config: Config, spec: DataSpec) -> Method:
 
     def loss(params, key, batch):
         key_loss, key_drop, key_label = jax.random.split(key, 3)
-        cond = condition(batch, labels, "context")
+        cond = condition(batch, labels)
         if labels:
             dropped = jax.random.uniform(key_label, cond["label"].shape) < c.label_dropout
             cond["label"] = jnp.where(dropped, spec.num_classes, cond["label"])
@@ -82,7 +87,7 @@ def build(config: Config, spec: DataSpec) -> Method:
 
     def evaluate(state: State, key: Key, batch: Mapping[str, Any]) -> dict[str, Array]:
         x = encode(batch["x"])
-        return judge(state.ema, predictor(state.ema), key, x, condition(batch, labels, "context"))
+        return judge(state.ema, predictor(state.ema), key, x, condition(batch, labels))
 
     def sample(state: State, key: Key, n: int, cond=None, **kwargs) -> Samples:
         out = draw(state.ema, predictor(state.ema), key, n, cond, **kwargs)
@@ -102,15 +107,15 @@ def build(config: Config, spec: DataSpec) -> Method:
 
     def profile(state: State, key: Key, batch: Mapping[str, Any]) -> dict[str, Array]:
         path, x0 = path_of(state.ema), encode(batch["x"])
-        t = jnp.linspace(c.t_min, 1.0, PROFILE + 2)[1:-1]
+        ends = paths.log_snr(path, jnp.asarray([c.t_min, 1.0]))
+        high, low = jnp.clip(ends, -paths.EXTREME, paths.EXTREME)
+        t = path.inverse(jnp.linspace(high, low, PROFILE + 2)[1:-1])
 
         def at(i):
             eps = jax.random.normal(jax.random.fold_in(key, i), x0.shape)
             times = jnp.full(len(x0), t[i])
             x = gaussian.noised(path, x0, eps, times)
-            return jnp.mean(
-                (noise(state, times, x, condition(batch, labels, "context"))[1] - eps) ** 2
-            )
+            return jnp.mean((noise(state, times, x, condition(batch, labels))[1] - eps) ** 2)
 
         return {
             "log_snr": paths.log_snr(path, t),
@@ -123,6 +128,12 @@ def build(config: Config, spec: DataSpec) -> Method:
 def _check(config: Config, spec: DataSpec) -> None:
     """Raises `UserError` where a number is out of its range, or data are not of R^d."""
     c = config.loss
+    if spec.num_values and not spec.ordinal:
+        raise UserError(
+            f"config.data.name={config.data.name!r} has values without an order, which noise on"
+            " numbers does not fit (configs/discrete_diffusion.py does); valid: ordered levels, of"
+            " own data config.data.ordinal=True"
+        )
     if not spec.num_values and spec.kind != "euclidean":
         raise UserError(
             f"config.data.name={config.data.name!r} is of kind {spec.kind!r}; valid here: levels,"
@@ -151,6 +162,15 @@ def _path(config: Config, spec: DataSpec) -> tuple[Callable, Callable]:
         )
     own = {k: c[k] for k in ("high", "low") if c[k] is not None}
     learned.check(**own)
+    if config.loss.weighting != "likelihood":
+        raise UserError(
+            f"config.loss.weighting={config.loss.weighting!r}: config.path.name='learned' is"
+            " trained by the bound; valid: likelihood"
+        )
+    if config.loss.data_std != 1.0:
+        raise UserError(
+            f"config.loss.data_std={config.loss.data_std}: config.path.name='learned' is for 1"
+        )
     return (lambda params: learned.learned(params["path"])), (lambda key: learned.init(key, **own))
 
 
@@ -210,15 +230,14 @@ def _times(config: Config, path_of: Callable, t_min: float) -> Callable:
     """path -> the time sampler of `config.loss.times`."""
     c = config.loss
     spread = lookup(times.SPREADS, c.spread, "config.loss.spread")
-    if c.steps:
-        return lambda path: times.on_grid(c.steps, spread)
     table = {
         "uniform": lambda path: times.uniform_in_t(t_min, spread),
         "log_snr": lambda path: times.uniform_in_log_snr(path, t_min, spread),
         "log_normal": lambda path: times.log_normal(path, t_min, c.mean, c.std, spread),
         "logit_normal": lambda path: times.logit_normal(t_min, c.mean, c.std, spread),
     }
-    return lookup(table, c.times, "config.loss.times")
+    chosen = lookup(table, c.times, "config.loss.times")
+    return (lambda path: times.on_grid(c.steps, spread)) if c.steps else chosen
 
 
 def _decoder(spec: DataSpec) -> Callable:
@@ -276,7 +295,7 @@ def _flow(config: Config, spec: DataSpec, path_of: Callable, number: int, t_min:
         key_noise, key_probe = jax.random.split(key)
         if spec.num_values:
             x0 = x0 + width * (jax.random.uniform(key_noise, x0.shape) - 0.5)
-        grid = grids.path_grid(e.grid, steps, path, t_min)
+        grid = grids.path_grid(e.grid, steps, path, t_min, key="config.evaluate.grid")
         log_prob = flow.log_likelihood(_process(config, spec, path), grid, e.probes, e.probe)
         nats = -log_prob(predict, key_probe, x0, cond)
         if not spec.num_values:
@@ -308,7 +327,15 @@ def _sampler(config: Config, spec: DataSpec, path_of: Callable) -> Callable[...,
     last = 0.0 if loss.steps else loss.t_min
     spacing = {"power": c.power, "total": loss.steps or 1000, "spacing": c.spacing}
     own = {k: v for k, v in spacing.items() if v is not None and k in _GRID_KEYS.get(c.grid, ())}
+    lookup({**solvers.SOLVERS, "adaptive": None}, c.name, "config.sample.name")
+    if (c.corrector_steps or 0) < 0:
+        raise UserError(f"config.sample.corrector_steps={c.corrector_steps} must be 0 or more")
     solver = "euler" if c.name == "adaptive" else c.name
+    if c.name == "adaptive" and c.corrector_steps:
+        raise UserError(
+            f"config.sample.corrector_steps={c.corrector_steps}: config.sample.name='adaptive' has"
+            " no steps to correct; valid: 0"
+        )
 
     def read_by(path):
         plain = solvers.reader(path, loss.head, loss.data_std, c.clip or None)

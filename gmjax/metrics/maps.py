@@ -17,6 +17,7 @@ from gmjax.metrics.report import thin
 from gmjax.metrics.views import CORNERS, PANELS, Panel
 from gmjax.types import lookup
 
+DOTS = 400  # points on top of a density, which more would hide
 SHOWN = 4000  # points of a set
 
 
@@ -279,7 +280,8 @@ def density(
 
     panel = PANELS[kind](points, names)[0]
     figure, (axes,) = _grid([panel], 1, _cell([panel], 4.8))
-    panel.draw(axes, points)
+    few = np.random.default_rng(0).permutation(len(points))[:DOTS]
+    panel.draw(axes, points[few])
     axes.collections[-1].set(sizes=[3.0], facecolor=ACCENTS[1], alpha=0.8, zorder=3)
     top = float(np.quantile(values, 0.999)) or 1.0
     how = {"cmap": "Blues", "norm": LogNorm(top / 1e3, top, clip=True), "zorder": 1}

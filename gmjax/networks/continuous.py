@@ -208,9 +208,7 @@ def _sides(shape: tuple[int, ...]) -> tuple[int, ...]:
 def _unet(values: dict[str, Any], shape: tuple[int, ...], outputs: int, num_classes: int) -> UNet:
     settings.require(len(shape) == 3, "name", "unet", f"needs images [H, W, C], not {shape}")
     unet.check_sides(shape[:2], values["channels"])
-    levels = len(values["channels"])
-    inside = all(i < levels for i in values["attention"])
-    settings.require(inside, "attention", values["attention"], f"there are {levels} levels")
+    unet.check_attention(values["attention"], values["channels"])
     return UNet(shape, outputs, num_classes, **values)
 
 

@@ -225,6 +225,7 @@ def build(config: Mapping[str, Any], spec: DataSpec, num_states: int) -> UNet:
     values = heads.read(config, SETTINGS, spec)
     settings.require(spec.kind == "image", "name", "unet", "needs images [H, W, C]")
     check_sides(spec.shape[:2], values["channels"])
+    check_attention(values["attention"], values["channels"])
     return UNet(
         num_states=num_states,
         num_values=spec.num_values,
@@ -242,6 +243,12 @@ def check_sides(sides: Sequence[int], channels: Sequence[int]) -> None:
         channels,
         f"{len(channels)} levels need sides divisible by {factor}, the data have {sides}",
     )
+
+
+def check_attention(attention: Sequence[int], channels: Sequence[int]) -> None:
+    """Raises `UserError` where attention is asked for at a level that there is not."""
+    inside = all(i < len(channels) for i in attention)
+    settings.require(inside, "attention", attention, f"there are {len(channels)} levels")
 
 
 def _norm(x: Array) -> Array:

@@ -234,7 +234,8 @@ def path(
         g, eta = denoiser(out, x, t)
         h = t - s
         noise = jnp.sqrt(2 * size * g * h) * jax.random.normal(key, x.shape, x.dtype)
-        return space.project(x - h * (velocity(out, x, t) + size * eta) + noise)
+        random = jnp.where(s > 0, noise - h * size * eta, 0)  # what the data got would stay
+        return space.project(x - h * velocity(out, x, t) + random)
 
     stochastic = parts or (gaussian_source and not latent)
     return Path(

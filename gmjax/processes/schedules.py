@@ -50,10 +50,18 @@ def cosine(alpha_min: float = 1e-4) -> Schedule:
     """alpha(t) = cos(w t)^2 with w such that alpha(1) = alpha_min."""
     _fraction("alpha_min", alpha_min)
     w = float(np.arccos(np.sqrt(alpha_min)))
+
+    def clock(t):
+        # 1 - cos^2 = sin^2 keeps the digits at small t, and cos those at the other end.
+        hidden = jnp.sin(w * t) ** 2
+        early = hidden < 0.5
+        begun = jnp.where(early, hidden, 0.0)
+        left = jnp.where(early, 1.0, jnp.cos(w * t))
+        return -jnp.log1p(-begun) - 2 * jnp.log(left)
+
     return Schedule(
         lambda t: 2 * w * jnp.tan(w * t),
-        # 1 - cos^2 = sin^2 keeps the digits at small t.
-        lambda t: -jnp.log1p(-(jnp.sin(w * t) ** 2)),
+        clock,
         lambda b: jnp.arcsin(jnp.sqrt(-jnp.expm1(-b))) / w,
     )
 

@@ -64,7 +64,7 @@ def euler_maruyama(path: GaussianPath, read: Read) -> Stepper:
     """A step of the path's reverse SDE, g^2 = -sigma^2 d(log-SNR)/dt.
 
     g^2 dt is at most sigma^2: any g has the same marginals, and that of a path from pure noise is
-    infinite at its start.
+    infinite at its start. A step to the data ends in E[x0 | x]: noise there would stay.
     """
     first = data(read)
 
@@ -78,7 +78,8 @@ def euler_maruyama(path: GaussianPath, read: Read) -> Stepper:
         spread = jnp.clip(spread, 0.0, sigma**2)
         eps = noise_of(alpha, sigma, x, x0)
         moved = x - dt * (da * x0 + ds * eps) - 0.5 * spread / sigma * eps
-        return moved + jnp.sqrt(spread) * normal(key, x), carry
+        noisy = ends(path, t_next[0].astype(x.dtype))[1] > 0
+        return jnp.where(noisy, moved + jnp.sqrt(spread) * normal(key, x), x0), carry
 
     return Stepper(lambda x: (), step, count_steps)
 
@@ -87,7 +88,8 @@ def exponential(path: GaussianPath, read: Read) -> Stepper:
     """e^g x + 2 (e^g - 1) s + sqrt(e^{2g} - 1) z, e^g = alpha' / alpha and s the score.
 
     The time change e^{-tau} = alpha makes every variance-preserving path an Ornstein-Uhlenbeck
-    process. A step from alpha = 0, of infinite length, is an ancestral one.
+    process. A step from alpha = 0, of infinite length, is an ancestral one, and one to the data
+    ends in E[x0 | x].
 
     Raises:
         UserError: the path does not preserve the variance.
@@ -115,7 +117,8 @@ def exponential(path: GaussianPath, read: Read) -> Stepper:
         std = jnp.where(
             c.alpha > 0, jnp.sqrt(jnp.maximum((grown - 1) * (grown + 1), 0.0)), c.sigma_next
         )
-        return jnp.where(c.alpha > 0, mean, start) + std * normal(key, x), carry
+        moved = jnp.where(c.alpha > 0, mean, start) + std * normal(key, x)
+        return jnp.where(c.sigma_next > 0, moved, x0), carry
 
     return Stepper(lambda x: (), step, count_steps)
 

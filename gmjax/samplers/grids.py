@@ -132,6 +132,11 @@ def path_discrete(
         raise UserError(
             f"config.sample.steps={steps} must be at most {levels}, the levels there are"
         )
+    if steps == 1 and spacing != "trailing":
+        raise UserError(
+            f"config.sample.steps=1: config.sample.spacing={spacing!r} would start at the first"
+            " level, which has next to no noise; valid: trailing"
+        )
     index = {
         "trailing": lambda: np.round(last - levels / steps * np.arange(steps)),
         "leading": lambda: first + (levels // steps) * np.arange(steps)[::-1],
@@ -152,7 +157,14 @@ PATH_GRIDS: dict[str, Callable[..., Array]] = {
 
 
 def path_grid(
-    name: str, steps: int, path: GaussianPath, t_min: float = 0.0, t_max: float = 1.0, **own: Any
+    name: str,
+    steps: int,
+    path: GaussianPath,
+    t_min: float = 0.0,
+    t_max: float = 1.0,
+    *,
+    key: str = "config.sample.grid",
+    **own: Any,
 ) -> Array:
     """A grid of `PATH_GRIDS` with exact ends, checked: [steps + 1] decreasing times.
 
@@ -161,13 +173,14 @@ def path_grid(
         steps: N.
         path: whose log-SNR spaces it.
         t_min, t_max: the ends; "discrete" with "leading" starts below t_max.
+        key: of the configuration, for messages.
         own: the grid's own options.
 
     Raises:
         UserError: an unknown name, non-positive steps, ends outside 0 <= t_min < t_max <= 1, or
             times along which the SNR does not rise.
     """
-    form = lookup(PATH_GRIDS, name, "config.sample.grid")
+    form = lookup(PATH_GRIDS, name, key)
     if not (isinstance(steps, int) and steps >= 1):
         raise UserError(f"config.sample.steps={steps} must be a positive integer")
     if not 0 <= t_min < t_max <= 1:
@@ -186,7 +199,7 @@ def path_grid(
         worst = float(np.asarray(times)[np.argmin(np.asarray(rising))])
         raise UserError(
             f"config.path: the signal-to-noise ratio must rise along the {steps} steps of"
-            f" config.sample.grid={name!r} from t = {t_max} to {t_min}; it does not at {worst:.4g}"
+            f" {key}={name!r} from t = {t_max} to {t_min}; it does not at {worst:.4g}"
         )
     return times
 

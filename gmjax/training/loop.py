@@ -107,16 +107,17 @@ def compile(method: Method, config: Any) -> Program:
     )
 
 
-def cost(program: Program, state: PyTree, inputs: tuple) -> str:
+def cost(program: Program, state: PyTree, inputs: tuple, parts: int = 1) -> str:
     """A line: the size of a model and the operations of an update, as XLA counts them.
 
-    Loops count once, whatever their length, and so do kernels that XLA does not know.
+    Loops count once, whatever their length, and so do kernels that XLA does not know; that over the
+    `parts` of an accumulated batch counts as often as it runs, with the optimiser in it.
     """
     params = getattr(state, "params", state)
     size = sum(leaf.size for leaf in jax.tree.leaves(params))
     found = program.update.lower(state, np.uint32(0), *inputs).cost_analysis() or {}
     rows = len(jax.tree.leaves(inputs[0])[0])
-    flops = f"{found.get('flops', 0.0) / 1e9:.3g} GFLOP"
+    flops = f"{parts * found.get('flops', 0.0) / 1e9:.3g} GFLOP"
     return f"{size:,} parameters; an update of {rows} examples is {flops}"
 
 
@@ -189,7 +190,7 @@ def train(
         stopping = 0
         for index, inputs in feed:
             if index == 0:
-                report.say(cost(program, state, inputs))
+                report.say(cost(program, state, inputs, config.train.get("accumulate", 1)))
             step = index + 1
             state, metrics, stop = program.update(state, np.uint32(index), *inputs)
             for leaf in (*metrics.values(), stop):

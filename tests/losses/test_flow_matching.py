@@ -194,3 +194,13 @@ def test_the_exact_average_velocity_samples_in_one_step(steps):
 def test_meanflow_refuses(own):
     with pytest.raises(UserError, match="config.loss"):
         meanflow.mean_flow(LINEAR, TIMES, **own)
+
+
+def test_an_example_at_a_time_has_its_share_of_spans():
+    """Of batches of one, three in four have two times; their average velocity is wrong by far."""
+    loss = meanflow.mean_flow(LINEAR, TIMES, share=0.75, power=0.0)
+    average = lambda x, t, cond: 1e4 * (t - cond["until"]).reshape(t.shape + (1,) * (x.ndim - 1))
+    x0 = jnp.zeros((1, 2))
+    wrong = jax.jit(jax.vmap(lambda key: loss(average, key, x0, None)[0][0] > 1e3))
+    apart = np.mean(wrong(jax.random.split(jax.random.key(3), 2000)))
+    assert abs(apart - 0.75) < 4.5 * np.sqrt(0.75 * 0.25 / 2000) + 0.02

@@ -104,6 +104,23 @@ def test_weights_are_inverse_densities(sampler):
         np.testing.assert_allclose(np.mean(weight * f(np.asarray(t))), want, rtol=1e-3)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda path: times.log_normal(path, 0.3, 0.5, 1.0),
+        lambda path: times.logit_normal(0.3, -0.5, 1.0),
+    ],
+)
+def test_truncated_times_integrate_to_their_ends(make):
+    """Half of the normal law lies below t_min: E weight = 1 - t_min none the less."""
+    with jax.enable_x64(True):
+        path = paths.PATHS["vp_linear"](end=3.0)
+        t, weight = make(path)(KEY, 200_000)
+        assert t.min() >= 0.3 and t.max() <= 1
+        # The tail of 1e-6 towards t = 1 is a hundredth of the interval.
+        np.testing.assert_allclose(np.mean(weight), 0.7, rtol=0.02)
+
+
 def test_log_normal_times_are_those_of_edm():
     path = paths.karras()
     t, _ = times.log_normal(path, 1e-6)(KEY, 4001)

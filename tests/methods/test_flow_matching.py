@@ -8,7 +8,7 @@ import pytest
 from configs import flow_matching as jobs
 from gmjax import data, methods
 from gmjax.methods import flow_matching, flow_worlds
-from gmjax.paths import couplings
+from gmjax.paths import couplings, interpolants
 from gmjax.types import DataSpec, UserError
 
 KEY = jax.random.key(0)
@@ -181,6 +181,7 @@ def test_meanflow_takes_both_times():
     assert int(method.sample(state, KEY, 4).nfe) == 4
 
 
+TABLE = DataSpec({"numeric": (2,), "classes": (1,)}, 5, "table")
 MISTAKES = [
     ("moons", PLANE, {"path__name": "masked"}, "config.path.name='masked' is for discrete data"),
     ("moons", PLANE, {"path__name": "curved"}, "config.path.name='curved' is unknown"),
@@ -199,6 +200,24 @@ MISTAKES = [
     ("moons", PLANE, {"sample__guide": "rates"}, "'rates' is for discrete data"),
     ("moons", PLANE, {"sample__grid": "log"}, "config.sample.grid='log'"),
     ("moons", PLANE, {"sample__steps": 0}, "config.sample.steps=0"),
+    ("moons", PLANE, {"loss__t_max": 0.5}, "config.loss.t_max=0.5: samples start from the law"),
+    ("discrete", IMAGE, {"loss__t_min": 0.5}, "config.loss.t_min=0.5"),
+    ("moons", PLANE, {"loss__share": 0.0}, "config.loss.share=0.0"),
+    ("moons", PLANE, {"loss__weighting": "foo"}, "config.loss.weighting='foo'"),
+    ("moons", PLANE, {"sample__noise": -1.0}, "config.sample.noise=-1.0"),
+    ("moons", PLANE, {"coupling__name": "exact", "labels": True}, "pairs whatever the labels"),
+    ("moons", PLANE, {"coupling__group": 3}, "config.coupling.group=3 must divide the 8 examples"),
+    ("discrete", IMAGE, {"sample__name": "sde"}, "config.sample.name='sde' is for numbers"),
+    (
+        "discrete_uniform", IMAGE, {"coupling__name": "exact", "sample__name": "corrected"},
+        "redraws sites from a source independent of the data",
+    ),
+    (
+        "abalone", TABLE,
+        {"path__name": "bridge", "loss__head": "parts", "loss__t_min": 1e-3, "loss__t_max": 0.999},
+        "not for data of many",
+    ),
+    ("abalone", TABLE, {"path__classes": "foo"}, "config.path.classes='foo' is unknown"),
     ("moons", PLANE, {"sample__guidance": 2.0}, "config.sample.guidance=2.0 needs labels"),
     ("moons", PLANE, {"sample__interval": (0.9, 0.1)}, "config.sample.interval=(0.9, 0.1)"),
     ("discrete", IMAGE, {"sample__guide": "rates", "sample__rescale": 0.7}, "rescale=0.7: log"),
@@ -224,6 +243,42 @@ def test_mistakes_are_named(preset, spec, changes, message):
     with pytest.raises(UserError) as caught:
         methods.build(config(preset, **changes), spec)
     assert message in str(caught.value)
+
+
+def test_what_the_source_does_not_allow_is_named():
+    told = {"source": jnp.zeros((4, 2))}
+    c = config("transfer", path__name="linear", loss__head="velocity", sample__name="sde")
+    method, state = fresh(c, PLANE)
+    with pytest.raises(UserError, match="'sde' from a source of data needs a path with gamma"):
+        method.sample(state, KEY, 4, told)
+    method, state = fresh(config(coupling__name="paired"), PLANE)
+    with pytest.raises(UserError, match="'paired' needs data with a source"):
+        method.sample(state, KEY, 4)
+
+
+def test_the_likelihood_starts_from_the_law_that_samples_do():
+    """A bridge with noise at its end: the flow of N(0, s^2) has the exact density."""
+    c = config(
+        path__name="regular_bridge", loss__head="parts", loss__t_min=1e-3, loss__t_max=0.999,
+        evaluate__steps=200,
+    )  # fmt: skip
+    world, s = flow_worlds.build(c, PLANE), 0.5
+    f = world.interpolant
+    assert f is not None and f.gamma is not None
+
+    def predict(x, t, cond):
+        """E[da x0 + db x1 | x] and E[z | x], linear in x."""
+        a, b, g, da, db, _ = jax.vmap(lambda t: jnp.stack(interpolants.coefficients(f, t)))(t).T
+        over = x / (a**2 * s**2 + b**2 + g**2)[:, None]
+        return jnp.concatenate([(da * a * s**2 + db * b)[:, None] * over, g[:, None] * over], -1)
+
+    judge = flow_matching.evaluator(c, PLANE, world, couplings.independent)
+    x = s * jax.random.normal(KEY, (16, 2))
+    nats = jax.jit(lambda x: judge(predict, KEY, x, None)["nats"])(x)
+    a, b, g = interpolants.coefficients(f, jnp.asarray(1e-3))[:3]
+    var = a**2 * s**2 + b**2 + g**2  # of the law where the flow begins
+    exact = 0.5 * jnp.sum(x**2, -1) / var + jnp.log(var) + np.log(2 * np.pi)
+    np.testing.assert_allclose(nats, exact, atol=5e-3)
 
 
 def test_a_source_of_data_has_no_density():

@@ -143,6 +143,23 @@ def test_the_profile_and_the_field_of_a_plane():
         ({"loss__variance": "learned"}, "config.loss.variance='learned' needs config.loss.steps"),
         ({"loss__t_min": 0.0}, "config.loss.t_min=0.0"),
         ({"loss__steps": -5}, "config.loss.steps=-5"),
+        ({"loss__variance": "learned", "loss__steps": 1}, "config.loss.steps of at least 2"),
+        (
+            {"loss__variance": "learned", "loss__steps": 9, "loss__weighting": "eps"},
+            "config.loss.weighting='eps' is not for",
+        ),
+        ({"loss__steps": 9, "loss__times": "late"}, "config.loss.times='late' is unknown"),
+        ({"path__name": "learned"}, "config.loss.weighting='simple'.* valid: likelihood"),
+        (
+            {"path__name": "learned", "loss__weighting": "likelihood", "loss__data_std": 0.5},
+            "config.loss.data_std=0.5",
+        ),
+        (
+            {"sample__name": "adaptive", "sample__corrector_steps": 3},
+            "corrector_steps=3: .*adaptive",
+        ),
+        ({"sample__corrector_steps": -1}, "corrector_steps=-1 must be 0 or more"),
+        ({"sample__name": "adaptve"}, "'adaptve' is unknown; valid: adaptive, "),
         ({"loss__data_std": 0.0}, "config.loss.data_std=0.0 must be positive"),
         ({"loss__label_dropout": -3.0}, "config.loss.label_dropout=-3.0"),
         ({"optimizer__ema": 1.5}, "config.optimizer.ema=1.5"),
@@ -177,6 +194,11 @@ def test_mistakes_with_labels_are_named(changes, text):
     config.labels = True
     with pytest.raises(UserError, match=text):
         methods.build(config, IMAGES)
+
+
+def test_values_without_an_order_are_named():
+    with pytest.raises(UserError, match="values without an order"):
+        methods.build(small("digits"), IMAGES._replace(ordinal=False))
 
 
 @pytest.mark.parametrize("spec", [

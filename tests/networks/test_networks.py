@@ -163,6 +163,10 @@ BAD = [
     ({}, "config.network.name"),
     ({"name": "mlp", "width": 0}, "config.network.width=0"),
     ({"name": "mlp", "pitch": 2}, "config.network.pitch=2"),
+    (
+        {"name": "unet", "channels": (8, 8), "attention": (5,)},
+        "attention=\\(5,\\).*there are 2 levels",
+    ),
     ({"name": "transformer", "blocks": -1}, "config.network.blocks=-1"),
     ({"name": "transformer", "patch": 3}, "config.network.patch=3.*4 x 4"),
     ({"name": "transformer", "heads": 5}, "config.network.heads=5.*width=128"),

@@ -89,6 +89,16 @@ RISING = from_log_snr(lambda t: 10 * t - 5, lambda snr: (snr + 5) / 10)
         (("karras", 2, PATHS["linear"]()), {"power": 0.0}, "config.sample.power=0.0 must be pos"),
         (("discrete", 1001, PATHS["ddpm"]()), {}, "config.sample.steps=1001 must be at most 1000"),
         (("discrete", 10, PATHS["ddpm"]()), {"spacing": "x"}, "config.sample.spacing='x' is unkn"),
+        (
+            ("discrete", 1, PATHS["ddpm"]()),
+            {"spacing": "leading"},
+            "steps=1: .*'leading'.*trailing",
+        ),
+        (
+            ("no", 2, PATHS["linear"]()),
+            {"key": "config.evaluate.grid"},
+            "config.evaluate.grid='no'",
+        ),
     ],
 )
 def test_bad_input_is_named(args, own, text):
