@@ -135,7 +135,9 @@ def read_npz(path: Path, *required: str) -> dict[str, np.ndarray]:
     try:
         with np.load(io.BytesIO(read_bytes(path)), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except TypeError:
+        raise UserError(f"{path} is no npz file but one array; valid: np.savez(file, x=array)") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path} is no npz file of plain arrays: {error}") from error
     for name in required:
         if name not in arrays:

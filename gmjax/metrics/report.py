@@ -214,10 +214,13 @@ class Row(NamedTuple):
     best: str  # what a good model tends to
 
 
+PARTS = ("prior", "diffusion", "jumps", "reconstruction", "entropy")  # of a bound
 ROWS: dict[str, Row] = {
     "bits_per_dim": Row("bits per dimension, held out", ".3f", "low"),
+    **{f"bits_{part}": Row(f"  of them {part}", ".4f", "") for part in PARTS},
     "nll": Row("negative log-likelihood, nats, held out", ".3f", "low"),
     "elbo": Row("upper bound on it, -ELBO, nats", ".3f", "low"),
+    **{f"nats_{part}": Row(f"  of it {part}", ".4f", "") for part in PARTS},
     "test_loss": Row("training loss, held out", ".4f", "low"),
     "ess": Row("effective sample size of the likelihood", ".1f", "high"),
     "mse": Row("squared error, reconstructed", ".5f", "low"),
@@ -257,8 +260,9 @@ COLUMNS: dict[str, str] = {
 def _cell(report: Figures, key: str, form: str) -> str:
     if key not in report:
         return ""
-    error = report.get(key + "_error")  # shown for this run; for the ceilings it is noise
-    return format(report[key], form) + ("" if error is None or "/" in key else f" ±{error:{form}}")
+    # Shown for this run; for the ceilings it is noise, and one example has none.
+    error = np.nan if "/" in key else report.get(key + "_error", np.nan)
+    return format(report[key], form) + ("" if np.isnan(error) else f" ±{error:{form}}")
 
 
 def rows(report: Figures) -> Iterator[list[str]]:
@@ -292,10 +296,11 @@ def table(report: Figures, title: str = "Samples against held-out data") -> Tabl
         pad_edge=False,
         collapse_padding=True,
     )
-    out.add_column("")
+    cells = list(rows(report))
+    out.add_column("", no_wrap=True, min_width=max((len(row[0]) for row in cells), default=0))
     for name in present(report):
         out.add_column(COLUMNS[name], justify="right", style="" if name else "bold")
     out.add_column("best", justify="right", style="dim")
-    for cells in rows(report):
-        out.add_row(*cells)
+    for row in cells:
+        out.add_row(*row)
     return out

@@ -47,6 +47,12 @@ def test_damaged_gzip(tmp_path):
             files.read_bytes(path)
 
 
+def test_one_array_is_no_archive(tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros(3))
+    with pytest.raises(UserError, match=r"is no npz file but one array; valid: np.savez"):
+        files.read_npz(tmp_path / "x.npy")
+
+
 def test_npz(tmp_path):
     path = tmp_path / "a.npz"
     np.savez(path, x=np.arange(3))
