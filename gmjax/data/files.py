@@ -136,7 +136,9 @@ def read_npz(path: Path, *required: str) -> dict[str, np.ndarray]:
         with np.load(io.BytesIO(read_bytes(path)), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except TypeError:
-        raise UserError(f"{path} is no npz file but one array; valid: np.savez(file, x=array)") from None
+        raise UserError(
+            f"{path} is no npz file but one array; valid: np.savez(file, x=array)"
+        ) from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path} is no npz file of plain arrays: {error}") from error
     for name in required:
