@@ -338,8 +338,9 @@ def _discrete_pictures(directory, drawn, train, test, spec) -> None:
     if drawn["trajectory"] is not None:
         # The states of the chain end at t_min; the denoised samples are the last picture.
         last = x[None, : drawn["trajectory"].shape[1]]
-        path = np.concatenate([drawn["trajectory"], last])
-        when = np.append(drawn["times"], 0.0)
+        path, when = drawn["trajectory"], drawn["times"]
+        if not np.array_equal(path[-1:], last):
+            path, when = np.concatenate([path, last]), np.append(when, 0.0)
         film.film(directory / "film.gif", path, when, spec.num_values, spec.kind)
 
 

@@ -91,8 +91,13 @@ def build(config: Config, spec: DataSpec) -> Method:
 
     def sample(state: State, key: Key, n: int, cond=None, **kwargs) -> Samples:
         out = draw(state.ema, predictor(state.ema), key, n, cond, **kwargs)
-        film = out.trajectory
-        return out._replace(x=decode(out.x), trajectory=film if film is None else decode(film))
+        if out.trajectory is None:
+            return out._replace(x=decode(out.x))
+        path, film = path_of(state.ema), out.trajectory
+        if spec.num_values:  # noise of more than one is shown as of one
+            size = jnp.sqrt(path.alpha(out.times) ** 2 + path.sigma(out.times) ** 2)
+            film = film / heads.spread(jnp.maximum(size, 1.0), film)
+        return out._replace(x=decode(out.x), trajectory=decode(film))
 
     def noise(state: State, t: Array, x: Array, cond) -> tuple[Array, Array]:
         """The means of data and noise that the network sees in x."""

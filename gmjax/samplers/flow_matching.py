@@ -66,8 +66,9 @@ def sde(path: Path, noise: float = 1.0) -> Stepper:
     walk = path.walk
     if walk is None:
         raise UserError(
-            "config.sample.name='sde' needs E[Z | x]: independent Gaussian noise as the source of a"
-            " path without gamma, or config.loss.head='parts'; valid otherwise: euler, midpoint"
+            "config.sample.name='sde' needs E[Z | x]: config.coupling.name='independent' from"
+            " noise on a path without gamma, or config.loss.head='parts'; valid otherwise: euler,"
+            " midpoint"
         )
 
     def step(predict, key, x, t, t_next, carry, cond):
