@@ -60,7 +60,8 @@ def run(config, directory: Path) -> None:
     written = directory / reporting.RESULTS
     results = json.loads(written.read_text()) if written.exists() else {}
     step = int(state.step)
-    same = results.get("settings") == reporting.settings(config)
+    settings = reporting.settings(config)
+    same = results.get("settings") == settings
     if config.mode == "train" and results.get("step") == step and same:
         print(f"{directory} is done: {step} steps, reported before")
         reporting.show(results, directory)
@@ -69,7 +70,7 @@ def run(config, directory: Path) -> None:
     if config.mode == "evaluate":
         # Figures of another likelihood would stand beside these.
         before = {k: v for k, v in results.items() if not k.startswith(("bits_", "nats_"))}
-        told = {**results.get("settings", {}), "evaluate": reporting.settings(config)["evaluate"]}
+        told = {**results.get("settings", {}), "evaluate": settings["evaluate"]}
         results = {**before, **figures, "settings": told}
         workdir.write(written, json.dumps(results, indent=2, sort_keys=True) + "\n")
     else:

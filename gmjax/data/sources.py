@@ -215,8 +215,7 @@ def held_out_count(config: Mapping[str, Any], size: int) -> int:
 def split(columns: Columns, config: Mapping[str, Any]) -> tuple[Columns, Columns]:
     """Hold out `config.test_fraction` of the rows, stratified by "label" where there is one."""
     size = num_rows(columns["x"])
-    if not isinstance(columns["x"], Mapping):
-        _check_lengths("train", columns)
+    _check_lengths("train", columns)
     kept, held = hold_out(size, held_out_count(config, size), columns.get("label"))
     return take_rows(columns, kept), take_rows(columns, held)
 
@@ -323,10 +322,10 @@ def _check_numbers(sides: list[dict[str, np.ndarray]], num_values: int, kind: st
 
 def _check_lengths(name: str, side: Columns) -> None:
     """Every column has as many rows as "x"."""
-    size = len(side["x"])
-    for column, values in side.items():
-        if len(values) != size:
-            raise UserError(f"config.data: {name} has {size} of x but {len(values)} of {column}")
+    sizes = {column: num_rows(values) for column, values in side.items()}
+    for column, size in sizes.items():
+        if size != sizes["x"]:
+            raise UserError(f"config.data: {name} has {sizes['x']} of x but {size} of {column}")
 
 
 def _check_rows(name: str, side: dict[str, np.ndarray]) -> None:

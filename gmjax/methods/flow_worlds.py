@@ -50,9 +50,9 @@ def build(config: Config, spec: DataSpec) -> World:
     if kind == "table":
         return _table(config, spec)
     if kind == "poses":
-        place, f = _part(config, spec.shape["position"])
+        place = _part(config, spec.shape["position"])
         parts = {"position": place, "rotation": _geodesic(config, "rotations", (3, 3))}
-        return World(conditional.product(parts), last=_last(config, f))
+        return World(conditional.product(parts))
     if name in mixture.SOURCES:
         if not spec.num_values:
             raise UserError(f"config.path.name={name!r} is for discrete data, not kind {kind!r}")
@@ -98,7 +98,7 @@ def _interpolant(config: Config, shape: tuple[int, ...]) -> tuple[Path, interpol
     return path, f
 
 
-def _part(config: Config, shape: tuple[int, ...]) -> tuple[Path, interpolants.Interpolant]:
+def _part(config: Config, shape: tuple[int, ...]) -> Path:
     """Of a product, whose other parts go on to t = 0 and start from their own base."""
     path, f = _interpolant(config, shape)
     if f.gamma is not None:
@@ -106,7 +106,7 @@ def _part(config: Config, shape: tuple[int, ...]) -> tuple[Path, interpolants.In
             f"config.path.name={config.path.name!r}: a path with gamma is not for data of many"
             " parts; valid: linear, trigonometric"
         )
-    return path, f
+    return path
 
 
 def _determined(config: Config, f: interpolants.Interpolant) -> None:
@@ -139,16 +139,13 @@ def jumps(config: Config, num_values: int, source: str, **own: Any) -> mixture.M
 
 
 def _table(config: Config, spec: DataSpec) -> World:
-    numbers, f = _part(config, spec.shape["numeric"])
-    source = config.path.classes or "masked"
-    if source not in mixture.SOURCES:
-        raise UserError(
-            f"config.path.classes={source!r} is unknown; valid: {', '.join(mixture.SOURCES)}"
-        )
+    numbers = _part(config, spec.shape["numeric"])
+    valid = {name: name for name in mixture.SOURCES}
+    source = lookup(valid, config.path.classes or "masked", "config.path.classes")
     m = mixture.mixture(spec.num_values, mixture.build(config.path), source)
     classes = mixture.path(m, spec.shape["classes"], config.loss.weighting)
     path = conditional.product({"numeric": numbers, "classes": classes})
-    return World(path, last=_last(config, f))
+    return World(path)
 
 
 def _last(config: Config, f: interpolants.Interpolant) -> float:
