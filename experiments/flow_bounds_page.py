@@ -34,7 +34,7 @@ def _size(ax, rows):
     modes = [r for r in rows if r.model == "constant"]
     for family in dict.fromkeys(r.family for r in rows):
         own = [r for r in modes if r.family == family]
-        x = [r.eps for r in own]
+        x = np.array([r.eps for r in own])
         ax.plot(x, [r.bound / r.eps for r in own], marks[family], lw=1.5, color="black")
         ax.plot([], [], marks[family], color="grey", label=family)
     ax.plot([], [], color="black", lw=1.5, label="T1, modes")

@@ -150,7 +150,9 @@ def log_evidence(w: Parameters, x: Array) -> Array:
     return jnp.sum(-0.25 * (x - w.theta) ** 2 - 0.5 * math.log(4 * math.pi), -1)
 
 
-def log_weights(w: Parameters, x: Array, noise: Array, gradient: str, alpha: float) -> Array:
+def log_weights(
+    w: Parameters, x: Array, noise: Array, gradient: str, alpha: float | Array
+) -> Array:
     """By the library: x [..., d], noise [N, ..., d] -> log w [N, ...], to be differentiated."""
     mean = w.a * x + w.b
     q = variational.Gaussian(mean, jnp.full_like(mean, 0.5 * math.log(LINEAR.proposal)))

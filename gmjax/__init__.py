@@ -10,6 +10,8 @@ Source: https://github.com/jax-ml/jax/issues/39103.
 import os
 from importlib import metadata
 
+__version__ = "0.1.0"
+
 _FUSIONS = "--xla_cpu_experimental_ynn_fusion_type"
 
 

@@ -141,7 +141,7 @@ def of(parts: Components) -> Target:
 
     def sample(key):
         key_which, key_noise = jax.random.split(key)
-        j = 0
+        j = jnp.zeros((), int)
         if count > 1:
             upto = jnp.cumsum(jnp.asarray(parts.weights, float))
             j = jnp.searchsorted(upto, jax.random.uniform(key_which) * upto[-1], side="right")

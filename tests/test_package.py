@@ -1,0 +1,36 @@
+"""What the package says of itself is said once, and its files agree."""
+
+import configparser
+import re
+from pathlib import Path
+
+import gmjax
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_one_version():
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    assert settings["metadata"]["version"] == "attr: gmjax.__version__"
+    cited = re.search(r"^version: (.*)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    changes = re.findall(r"^## (\d.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert cited is not None and cited[1] == changes[0] == gmjax.__version__
+
+
+def test_one_licence():
+    text = (ROOT / "LICENSE").read_text()
+    assert "Apache License" in text and "Version 2.0" in text
+    for file, line in (
+        ("setup.cfg", "license = Apache-2.0"),
+        ("CITATION.cff", "license: Apache-2.0"),
+    ):
+        assert line in (ROOT / file).read_text().splitlines()
+
+
+def test_what_a_guide_names_exists():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    for name in re.findall(r"`((?:gmjax|docs|configs|experiments|tests)/[\w/.]*)`", text):
+        assert (ROOT / name).exists(), name
+    for path in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+        assert (ROOT / path).exists(), path
