@@ -1,13 +1,23 @@
-"""Exact draws that cost one uniform number a site.
+r"""Exact draws that cost one uniform number a site.
 
-A Gumbel-max draw spends K random numbers and K logarithms per site; the inverse
-distribution function spends one random number and reads the weights once. With
-v = u * sum(w), the draw is the number of partial sums that are at most v. The sums are
-taken in two levels of about sqrt(K) entries, each a small matrix product, because a full
-cumulative sum is the slowest way to read an array.
+A Gumbel-max draw spends K random numbers and K logarithms per site; the inverse distribution
+function spends one random number and reads the weights once. With v = u * sum(w), the draw is
+the first entry whose partial sum exceeds v. The sums are taken in two levels of about sqrt(K)
+entries: over blocks, and within the block that v falls in.
 
-A Poisson number needs one uniform number too: the count of partial sums of its
-probabilities below u, accumulated in the log domain so that no rate underflows.
+No comparison of rounded sums decides what is possible: a block or an entry is chosen among those
+of positive weight, and the last of these where rounding leaves none. So an entry of weight zero is
+never drawn, however the compiler fuses the products. Prefix sums are taken as trees, whose rounding
+grows as log K, so that many small weights beside a large one keep their sum.
+
+A Poisson number of rate r is the smallest n with u < P(N <= n). Below `MANY` the probabilities are
+added, p_{n+1} = p_n r / (n + 1); above it n is the floor of Cornish and Fisher's expansion of the
+quantile with w the normal quantile of u,
+
+    r + r^(1/2) w + (w^2 + 2) / 6 - (w^3 + 2 w) / (72 r^(1/2)) + (3 w^4 + 7 w^2 - 16) / (810 r),
+
+Either way the distribution function is right to 1e-6, of which u itself leaves 1e-7.
+Source: Giles (2016), Algorithm 955, for the expansion.
 """
 
 from collections.abc import Callable
@@ -18,39 +28,45 @@ import numpy as np
 
 from gmjax.types import Array
 
+MANY = 64.0  # rate of a Poisson number from which on its quantile is expanded
 _EXACT = jax.lax.Precision.HIGHEST  # sums of probabilities must not drop to TF32 on a GPU
+_FINEST = 2.0**-24  # half of the spacing of uniform numbers in float32
+_LARGEST = 2.0**31 - 128  # the largest float32 that is an int32
 
 
 def chooser(weights: Array) -> Callable[[Array], Array]:
     """Prepare inverse-CDF draws with probability weights / sum(weights).
 
     Args:
-        weights: [..., K] non-negative, not necessarily normalised.
+        weights: [..., K] finite and non-negative, not necessarily normalised, with a finite sum.
 
     Returns:
-        u [...] in [0, 1) -> [...] int32 in 0 .. K-1; an arbitrary index where all weights
-        are zero. Each call is one independent draw at the cost of about sqrt(K) operations.
+        u [...] in [0, 1) -> [...] int32 in 0 .. K-1, an entry of positive weight; 0 where all
+        weights are zero. Each call is one independent draw at the cost of about sqrt(K)
+        operations. Probabilities are right to the spacing of u, 2^-23 in float32.
     """
+    weights = jnp.asarray(weights)
+    weights = weights.astype(jnp.promote_types(weights.dtype, jnp.float32))
     k = weights.shape[-1]
     width = max(1, round(k**0.5))
     blocks = -(-k // width)
-    upto = np.arange(k)[:, None] // width <= np.arange(blocks)
-    sums = jnp.dot(weights, jnp.asarray(upto, weights.dtype), precision=_EXACT)
-    padded = jnp.pad(weights, [(0, 0)] * (weights.ndim - 1) + [(0, blocks * width - k)])
-    padded = padded.reshape(*weights.shape[:-1], blocks, width)
-    within = jnp.asarray(np.triu(np.ones((width, width))), weights.dtype)
+    rest = blocks * width - k
+    table = jnp.pad(weights, [(0, 0)] * (weights.ndim - 1) + [(0, rest)]) if rest else weights
+    table = table.reshape(*weights.shape[:-1], blocks, width)
+    if rest:  # a product is faster than a sum over what was padded
+        member = np.arange(k)[:, None] // width == np.arange(blocks)
+        sums = jnp.dot(weights, jnp.asarray(member, weights.dtype), precision=_EXACT)
+    else:
+        sums = jnp.sum(table, -1)
+    upto = _prefix(sums)
 
     def choose(u: Array) -> Array:
-        v = u * sums[..., -1]
-        block = jnp.minimum(jnp.sum(sums <= v[..., None], -1), blocks - 1)
-        before = jnp.take_along_axis(sums, jnp.maximum(block - 1, 0)[..., None], -1)[..., 0]
+        v = u * upto[..., -1]
+        block = _first(upto > v[..., None], sums > 0)
+        before = jnp.take_along_axis(upto, jnp.maximum(block - 1, 0)[..., None], -1)[..., 0]
         v = v - jnp.where(block > 0, before, 0)
-        inside = jnp.take_along_axis(padded, block[..., None, None], -2)[..., 0, :]
-        partial = jnp.dot(inside, within, precision=_EXACT)
-        # Rounding may leave v at or past the block's sum: then its last possible entry.
-        v = jnp.minimum(v, jnp.nextafter(partial[..., -1], jnp.zeros_like(v)))
-        offset = jnp.minimum(jnp.sum(partial <= v[..., None], -1), width - 1)
-        return (block * width + offset).astype(jnp.int32)
+        inside = jnp.take_along_axis(table, block[..., None, None], -2)[..., 0, :]
+        return block * width + _first(_prefix(inside) > v[..., None], inside > 0)
 
     return choose
 
@@ -68,6 +84,24 @@ def categorical(u: Array, weights: Array) -> Array:
     return chooser(weights)(u)
 
 
+def _prefix(x: Array) -> Array:
+    """Sums of the first 1 .. n entries, each a tree of depth log2 n: [..., n]."""
+    reach = 1
+    while reach < x.shape[-1]:
+        x = x + jnp.pad(x[..., :-reach], [(0, 0)] * (x.ndim - 1) + [(reach, 0)])
+        reach *= 2
+    return x
+
+
+def _first(past: Array, possible: Array) -> Array:
+    """The first possible entry that is past, else the last possible one, else 0: [...] int32."""
+    n = possible.shape[-1]
+    place = jnp.arange(n, dtype=jnp.int32)
+    # One reduction: those that are past in order, then the others from the last on.
+    rank = jnp.min(jnp.where(possible, jnp.where(past, place, 2 * n - place), 3 * n), -1)
+    return jnp.where(rank < n, rank, jnp.where(rank < 3 * n, 2 * n - rank, 0))
+
+
 def poisson(u: Array, rate: Array) -> Array:
     """Inverse-CDF draw of a Poisson number: the smallest n with u < P(N <= n).
 
@@ -76,20 +110,32 @@ def poisson(u: Array, rate: Array) -> Array:
         rate: [...] non-negative means.
 
     Returns:
-        [...] int32 counts.
+        [...] int32 counts, at most 2^31 - 128.
     """
-    # Past this many terms the remaining mass is below the resolution of u.
-    last = rate + 12 * jnp.sqrt(rate) + 16
-    log_rate = jnp.log(jnp.maximum(rate, 1e-37))
+    u, rate = jnp.broadcast_arrays(u, rate)
+    few = rate < MANY
+    return jnp.where(few, _few(u, jnp.where(few, rate, 0)), _many(u, rate))
 
-    def above(state):  # sites whose count is larger than n
-        n, _, cdf, _ = state
-        return (u >= cdf) & (n < last)
+
+def _few(u: Array, rate: Array) -> Array:
+    def above(n, p, cdf):  # is the count larger than n? Past the spacing of u it is not.
+        return (u >= cdf) & ((n < rate) | (p > _FINEST))
 
     def body(state):
-        n, log_p, cdf, count = state
-        log_p_next = log_p + log_rate - jnp.log(n + 1)
-        return n + 1, log_p_next, cdf + jnp.exp(log_p_next), count + above(state)
+        n, p, cdf, count = state
+        up = above(n, p, cdf)
+        p = p * rate / (n + 1)
+        return n + 1, p, cdf + p, count + up
 
-    start = (jnp.zeros((), rate.dtype), -rate, jnp.exp(-rate), jnp.zeros(rate.shape, jnp.int32))
-    return jax.lax.while_loop(lambda state: jnp.any(above(state)), body, start)[-1]
+    none = jnp.exp(-rate)
+    start = (jnp.zeros((), rate.dtype), none, none, jnp.zeros(rate.shape, jnp.int32))
+    return jax.lax.while_loop(lambda s: jnp.any(above(*s[:3])), body, start)[-1]
+
+
+def _many(u: Array, rate: Array) -> Array:
+    r = jnp.maximum(rate, MANY)
+    w = jax.scipy.special.ndtri(jnp.clip(u, _FINEST, 1 - _FINEST))
+    whole = jnp.floor(r)  # apart, because r and the rest differ in size
+    rest = (r - whole) + jnp.sqrt(r) * w + (w**2 + 2) / 6 - (w**3 + 2 * w) / (72 * jnp.sqrt(r))
+    rest = rest + (3 * w**4 + 7 * w**2 - 16) / (810 * r)
+    return jnp.clip(whole + jnp.floor(rest), 0, _LARGEST).astype(jnp.int32)

@@ -392,7 +392,7 @@ def euler(u: Array, x: Array, rates: Array, dt: Array) -> Array:
     """
     chance = dt * jnp.sum(rates, -1)
     # u itself, rescaled by the event u < chance, is the uniform number of the choice.
-    target = draws.categorical(jnp.minimum(u / jnp.clip(chance, 1e-30, 1), 1 - 1e-7), rates)
+    target = draws.categorical(u / jnp.clip(chance, 1e-30, 1), rates)
     return jnp.where(u < chance, target.astype(x.dtype), x)
 
 

@@ -41,6 +41,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import gammaln, loggamma
 
+from gmjax import draws
 from gmjax.types import Array, Key
 
 SWITCH = 0.03  # tau, below which the normal law takes over,
@@ -81,9 +82,8 @@ def lineages(theta: float, tau_max: float) -> Lineages:
 
     def sample(key: Key, tau: Array) -> Array:
         key_table, key_normal = jax.random.split(key)
-        below = jnp.cumsum(jnp.exp(interpolated(tau)))
-        u = jax.random.uniform(key_table, (), tau.dtype) * below[-1]
-        many = jnp.sum(below <= u).astype(tau.dtype)
+        u = jax.random.uniform(key_table, (), tau.dtype)
+        many = draws.categorical(u, jnp.exp(interpolated(tau))).astype(tau.dtype)
         few = small_time(theta, tau, jax.random.normal(key_normal, (), tau.dtype))
         return jnp.where(tau < switch, few, many)
 

@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import gammaln, logsumexp, xlogy
 
-from gmjax import generators
+from gmjax import draws, generators
 from gmjax.processes.schedules import Schedule
 from gmjax.spaces.discrete import discrete
 from gmjax.types import Array, Distribution, Generator, Key, Process, UserError
@@ -186,11 +186,12 @@ def _thin(key: Key, x: Array, stay: Array, new: Array) -> Array:
     """Binomial(x, stay) + Poisson(new): [*S]."""
     key_stay, key_new = jax.random.split(key)
     kept = jax.random.binomial(key_stay, x.astype(jnp.float32), stay, x.shape, jnp.float32)
-    return kept.astype(x.dtype) + jax.random.poisson(key_new, new, x.shape).astype(x.dtype)
+    born = draws.poisson(jax.random.uniform(key_new, x.shape), new)
+    return (kept + born).astype(x.dtype)
 
 
 def _poisson(shape: tuple[int, ...], mean: Array) -> Distribution:
     return Distribution(
-        lambda key: jax.random.poisson(key, mean, shape),
+        lambda key: draws.poisson(jax.random.uniform(key, shape), mean),
         lambda x: jnp.sum(xlogy(x, mean) - mean - gammaln(x + 1.0)),
     )

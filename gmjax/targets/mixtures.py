@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gmjax import draws
 from gmjax.targets.laws import Covariance, Target, resolved
 from gmjax.types import Array, UserError
 
@@ -141,10 +142,7 @@ def of(parts: Components) -> Target:
 
     def sample(key):
         key_which, key_noise = jax.random.split(key)
-        j = jnp.zeros((), int)
-        if count > 1:
-            upto = jnp.cumsum(jnp.asarray(parts.weights, float))
-            j = jnp.searchsorted(upto, jax.random.uniform(key_which) * upto[-1], side="right")
+        j = draws.categorical(jax.random.uniform(key_which), jnp.asarray(parts.weights, float))
         values, means = (jnp.asarray(a, float)[j] for a in (parts.values, parts.means))
         noise = jnp.sqrt(values) * jax.random.normal(key_noise, values.shape)
         if parts.vectors is not None:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gmjax import draws
 from gmjax.targets.laws import Target, diagonal, resolved
 from gmjax.types import UserError
 
@@ -97,9 +98,7 @@ def of(parts: Columns) -> Target:
     def sample(key):
         key_which, key_noise = jax.random.split(key)
         w, m, s = (jnp.asarray(a, float) for a in parts)
-        upto = jnp.cumsum(w, -1)
-        u = jax.random.uniform(key_which, (dim, 1)) * upto[:, -1:]
-        j = jnp.sum(u >= upto[:, :-1], -1, keepdims=True)
+        j = draws.categorical(jax.random.uniform(key_which, (dim,)), w)[:, None]
         m, s = (jnp.take_along_axis(a, j, -1)[:, 0] for a in (m, s))
         return m + s * jax.random.normal(key_noise, (dim,))
 
