@@ -23,6 +23,8 @@ MODES = ("train", "evaluate", "sample")
 def run(config, directory: Path) -> None:
     """One job, from a resolved configuration to the table at its end."""
     # Late, so that flags are parsed and processes are joined before JAX looks for devices.
+    import jax
+
     from gmjax import data, methods, reporting
     from gmjax.data import batches
     from gmjax.training import loop, workdir
@@ -36,6 +38,8 @@ def run(config, directory: Path) -> None:
     if config.evaluate.limit < 0:
         raise UserError(f"config.evaluate.limit={config.evaluate.limit} must be 0 (all) or more")
     dataset = data.load(config.data)
+    for note in dataset.notes if jax.process_index() == 0 else ():
+        print(note, file=sys.stderr, flush=True)
     method = methods.build(config, dataset.spec)
     reporting.check(method, dataset, config)
     if config.mode == "train":

@@ -111,7 +111,10 @@ def check(method: Method, dataset: Dataset, config: Any) -> None:
         UserError: a point is not in the space.
     """
     for name, source in (("train", dataset.train), ("test", dataset.test)):
-        wrong = method.check(split(source)["x"]) if method.check else ""
+        # Integers are all checked when they are read, which may mean to decode them.
+        every = dataset.spec.kind not in report.KINDS and source.size
+        examples = source.take(np.arange(every)) if every else split(source)
+        wrong = method.check(examples["x"]) if method.check else ""
         if wrong:
             raise UserError(f"config.data.name={config.data.name!r}, {name}: {wrong}")
 

@@ -144,6 +144,7 @@ class Dataset(NamedTuple):
     spec: DataSpec
     train: Source
     test: Source
+    notes: tuple[str, ...] = ()  # what a person should know of it, a line each
 
 
 class Method(NamedTuple):

@@ -236,3 +236,12 @@ def test_mistakes_of_sampling_are_told_before_the_training(tmp_path, capfd):
     error = capfd.readouterr().err
     assert code == 2 and "config.sample.interval=(0.9, 0.1)" in error
     assert not (tmp_path / "run").exists()
+
+
+def test_what_is_noted_of_the_data_is_said_once_it_is_read(tmp_path, capfd):
+    (tmp_path / "t.csv").write_text("1,0,2\n0,1,2\n" * 20)
+    data = ("--config.data.name=csv", f"--config.data.train_file={tmp_path}/t.csv")
+    assert run(tmp_path / "run", *SMALL, *data, "--config.network.name=none") == 2
+    said = capfd.readouterr().err.splitlines()
+    assert said[0] == "data: 4 of 4 held-out examples (100.0%) are training examples too"
+    assert said[1].startswith("error: config.network.name='none'") and len(said) == 2

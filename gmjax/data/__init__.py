@@ -74,8 +74,11 @@ OWN = {
     "test_fraction": 0.1,
     "num_values": 0,
     "num_classes": 0,
+    "kind": "",
     "ordinal": False,
+    "degrees": False,
 }
+ROWS = {"delimiter": "", "header": ""}
 TENTHS = {"split_seed": 0, "held_out": "test"}
 PIECES = {"length": 128, "stride": 1}
 
@@ -97,13 +100,13 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "train_file": "",
         "test_file": "",
         "test_fraction": 0.1,
-        "delimiter": ",",
+        **ROWS,
         "class_columns": "",
         "observed": "",
     },
     "idx": {**OWN, "train_label_file": "", "test_label_file": ""},
-    "npz": {**OWN, "kind": ""},
-    "csv": {**OWN, "kind": "", "delimiter": ",", "labels": False, "label_column": -1},
+    "npz": {**OWN, "array": ""},
+    "csv": {**OWN, **ROWS, "labels": False, "label_column": -1},
     "text": {
         **PIECES,
         "train_file": "",

@@ -9,8 +9,9 @@ eighth, 32 tokens or two beats, is marked as observed.
 
 import numpy as np
 
+from gmjax.data.checks import positive
 from gmjax.data.files import Config, locate, read_npz
-from gmjax.data.sources import held_out_name, positive, windows
+from gmjax.data.sources import held_out_name, windows
 from gmjax.types import Dataset, DataSpec, Source, UserError
 
 VOICES = "SATB"

@@ -12,15 +12,14 @@ Many places occur more than once (827 eruptions at 267 places), so a random spli
 point on both sides and a density may grow there without bound.
 """
 
-import csv
-import io
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from gmjax.data.files import Config, is_number, locate, read_text
-from gmjax.data.sources import build, tenths
+from gmjax.data.cells import is_number, split_rows
+from gmjax.data.files import Config, locate, read_text
+from gmjax.data.sources import parted, tenths
 from gmjax.types import Dataset, UserError
 
 
@@ -37,8 +36,7 @@ def events(name: str) -> Callable[[Config], Dataset]:
 
     def load(config: Config) -> Dataset:
         x = from_degrees(read_degrees(locate(config, f"earth_sphere/{name}.csv")))
-        train, held_out = tenths(len(x), config)
-        return build({"x": x[train]}, {"x": x[held_out]}, kind="sphere")
+        return parted({"x": x}, tenths(len(x), config), kind="sphere")
 
     return load
 
@@ -49,14 +47,24 @@ def read_degrees(path: Path) -> np.ndarray:
     Raises:
         UserError: no such row, a row of another form, or a latitude beyond 90 degrees.
     """
-    lines = csv.reader(io.StringIO(read_text(path)))
-    rows = [row for row in lines if row and is_number(row[0])]
+    rows = [row for row in split_rows(path, read_text(path), ",")[0] if is_number(row[0])]
     if not rows or any(len(row) != 2 or not is_number(row[1]) for row in rows):
         raise UserError(f"{path}: valid: rows of latitude, longitude in degrees")
-    degrees = np.array(rows, np.float64)
+    return check_degrees(str(path), np.array(rows, np.float64))
+
+
+def check_degrees(name: str, degrees: np.ndarray) -> np.ndarray:
+    """Latitudes and longitudes [n, 2] as they are, if they can be such.
+
+    Raises:
+        UserError: a latitude beyond 90 degrees or a longitude beyond 360; `name` is in the message.
+    """
     wrong = ~(np.abs(degrees) <= (90, 360)).all(1)
     if wrong.any():
-        raise UserError(f"{path}: {tuple(degrees[wrong][0].tolist())}; valid: -90..90, -360..360")
+        raise UserError(
+            f"{name}: {tuple(degrees[wrong][0].tolist())}; valid: -90..90, -360..360, latitude"
+            " before longitude"
+        )
     return degrees
 
 

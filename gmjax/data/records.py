@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from gmjax.data.checks import as_indices
 from gmjax.data.files import Config, directory
-from gmjax.data.sources import as_indices, checked_kind
+from gmjax.data.sources import checked_kind
 from gmjax.types import Dataset, DataSpec, Source, UserError
 
 PREPARE = "prepared with file_format='array_record'"
@@ -41,6 +42,10 @@ def tfds(config: Config) -> Dataset:
     example = np.asarray(first[feature])
     shape = example.shape + (1,) if example.ndim == 2 else example.shape
     num_values = config["num_values"] or (256 if example.dtype == np.uint8 else 0)
+    if example.dtype.kind not in "biu":
+        raise UserError(
+            f"config.data.feature={feature!r} is of type {example.dtype}; valid: an integer feature"
+        )
     if num_values < 1:
         raise UserError(
             f"config.data.num_values={num_values}; valid: the number of values of "
@@ -48,7 +53,12 @@ def tfds(config: Config) -> Dataset:
         )
     num_classes = config["num_classes"] if label else 0
     if label and not num_classes:
-        num_classes = getattr(train.dataset_info.features[label], "num_classes", 0)
+        num_classes = getattr(train.dataset_info.features[label], "num_classes", 0) or 0
+    if label and not num_classes:
+        raise UserError(
+            f"config.data.num_classes=0: {config['tfds_name']!r} does not say how many classes"
+            f" {label!r} has; valid: their number, or config.data.label_feature="
+        )
     spec = DataSpec(
         shape,
         num_values,
@@ -56,7 +66,7 @@ def tfds(config: Config) -> Dataset:
         ordinal=bool(config["ordinal"]),
         num_classes=num_classes,
     )
-    return Dataset(spec, *(_source(records, spec, feature, label) for records in (train, test)))
+    return Dataset(spec, _source(train, spec, feature, label), _source(test, spec, feature, label))
 
 
 def cifar10(config: Config) -> Dataset:

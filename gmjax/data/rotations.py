@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gmjax.data.checks import positive
 from gmjax.data.files import Config
-from gmjax.data.sources import arrays, positive
+from gmjax.data.sources import arrays
 from gmjax.types import Dataset, DataSpec, UserError
 
 TRAIN, TEST = 100_000, 10_000
@@ -83,8 +84,10 @@ def rotations(config: Config) -> Dataset:
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise UserError(f"config.data.mixture_seed={seed!r}; valid: an integer of at least 0")
     law = mixture(components, precision, seed)
-    sides = (arrays({"x": sample(law, size, seed)}) for seed, size in enumerate((TRAIN, TEST)))
-    return Dataset(DataSpec((3, 3), 0, kind="rotations"), *sides)
+    train, test = (
+        arrays({"x": sample(law, size, seed)}) for seed, size in enumerate((TRAIN, TEST))
+    )
+    return Dataset(DataSpec((3, 3), 0, kind="rotations"), train, test)
 
 
 def _exp(v: np.ndarray) -> np.ndarray:

@@ -48,6 +48,8 @@ def mnist(config: Config) -> Dataset:
         "test_label_file": "mnist/t10k-labels-idx1-ubyte",
         "num_values": 256,
         "num_classes": 10,
+        "kind": "image",
+        "degrees": False,
         "ordinal": True,
     }
     return idx({**config, **fixed})

@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from gmjax.data.files import Config, locate, read_table
+from gmjax.data.cells import numbers, read_grid
+from gmjax.data.files import Config, locate
 from gmjax.data.sets import DIGITS_TEST
-from gmjax.data.sources import build, hold_out, tenths
+from gmjax.data.sources import build, hold_out, parted, tenths
 from gmjax.types import Dataset
 
 WEIGHTS = slice(4, 8)  # whole, meat, viscera and shell weight of an abalone
@@ -17,13 +18,12 @@ def banknote(config: Config) -> Dataset:
         config: `dir` (or GMJAX_DATA_DIR) holds uci_classification/banknote_authentication.csv;
             `split_seed` (0), `held_out` ("test").
     """
-    rows = read_table(locate(config, "uci_classification/banknote_authentication.csv"))[1]
-    table = np.array(rows, np.float64)
-    kept, held = tenths(len(table), config)
-    x = (table[:, :4] - table[kept, :4].mean(0)) / table[kept, :4].std(0)
+    table = _table(config, "uci_classification/banknote_authentication.csv", slice(5))
+    rows = tenths(len(table), config)
+    of_train = table[rows[0], :4]
+    x = (table[:, :4] - of_train.mean(0)) / of_train.std(0)
     columns = {"x": x.astype(np.float32), "label": table[:, 4].astype(np.uint8)}
-    train, test = ({k: v[side] for k, v in columns.items()} for side in (kept, held))
-    return build(train, test, num_classes=2, kind="euclidean")
+    return parted(columns, rows, num_classes=2, kind="euclidean")
 
 
 def abalone_weights(config: Config) -> Dataset:
@@ -33,11 +33,10 @@ def abalone_weights(config: Config) -> Dataset:
         config: `dir` (or GMJAX_DATA_DIR) holds uci_classification/abalone.csv; `split_seed` (0),
             `held_out` ("test").
     """
-    rows = read_table(locate(config, "uci_classification/abalone.csv"))[1]
-    table = np.array([row[WEIGHTS] for row in rows], np.float64)
-    kept, held = tenths(len(table), config)
-    x = (table / table[kept].mean(0)).astype(np.float32)
-    return build({"x": x[kept]}, {"x": x[held]}, kind="half_line")
+    table = _table(config, "uci_classification/abalone.csv", WEIGHTS)
+    rows = tenths(len(table), config)
+    x = (table / table[rows[0]].mean(0)).astype(np.float32)
+    return parted({"x": x}, rows, kind="half_line")
 
 
 def digit_counts(config: Config) -> Dataset:
@@ -53,3 +52,9 @@ def digit_counts(config: Config) -> Dataset:
     sides = hold_out(len(label), DIGITS_TEST, label)
     train, test = ({"x": x[rows], "label": label[rows]} for rows in sides)
     return build(train, test, num_classes=10, kind="counts")
+
+
+def _table(config: Config, name: str, columns: slice) -> np.ndarray:
+    """The numbers of some columns, [n, d] float64."""
+    grid = read_grid(locate(config, name), ",", "no")
+    return np.stack([numbers(grid, i) for i in range(len(grid.names))[columns]], 1)

@@ -4,8 +4,8 @@ A source keeps discrete examples in the smallest unsigned type (a byte a pixel) 
 integers as int32 and real numbers as float32: the rest of the library sees one type of each. An
 example is an array, or a dictionary of arrays (a row of a table, say).
 
-Whether continuous examples lie in the space that their kind names (unit vectors, angles in
-range, parts that sum to one) is for that space to say: ``Space.check`` in the method's builder.
+Whether continuous examples lie in the space that their kind names (unit vectors, parts that sum
+to one) is for that space to say: ``Space.check`` in the method's builder.
 """
 
 from collections.abc import Mapping
@@ -14,9 +14,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from gmjax.data import checks
+from gmjax.data.checks import Columns, as_indices, num_rows
 from gmjax.types import Dataset, DataSpec, Source, UserError
-
-Columns = Mapping[str, Any]  # name -> [n, ...]; "x" may be a dictionary of such
 
 KINDS = {"image": 3, "sequence": 1, "vector": 1}  # kind -> rank of one example
 SPACES = {  # likewise, of data without a finite number of values
@@ -29,59 +29,7 @@ SPACES = {  # likewise, of data without a finite number of values
     "simplex": 1,
     "rotations": 2,
 }
-HINTS = {
-    "num_values": f", or config.data.kind one of {', '.join(SPACES)}",
-    "num_classes": "",
-    "kind": " from 0 for counts",
-}
-
-
-def positive(config: Mapping[str, Any], key: str) -> int:
-    """`config[key]` as an integer of at least 1.
-
-    Raises:
-        UserError: it is anything else.
-    """
-    value = config[key]
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise UserError(f"config.data.{key}={value!r}; valid: an integer of at least 1")
-    return int(value)
-
-
-def as_indices(values: np.ndarray, size: int, key: str) -> tuple[np.ndarray, int]:
-    """Check that an array holds integers 0 .. size-1 and find the size where it is 0.
-
-    Args:
-        values: any shape; integers, or floats that are whole.
-        size: the number of values, or 0 for the largest value plus one.
-        key: the key of `config.data` that gives the size, for the message.
-
-    Returns:
-        The integers and the size.
-
-    Raises:
-        UserError: an entry is not an integer, or not in 0 .. size-1.
-    """
-    values = np.asarray(values)
-    if values.dtype.kind not in "biuf":
-        raise UserError(f"config.data.{key}: data of type {values.dtype}; valid: integers")
-    if values.dtype.kind == "f":
-        whole = np.isfinite(values) & (values == np.round(values))
-        if not whole.all():
-            raise UserError(
-                f"config.data.{key}: data hold {values[~whole][0]}; valid: integers{HINTS[key]}"
-            )
-        values = values.astype(np.int64)
-    if size < 0:
-        raise UserError(f"config.data.{key}={size}; valid: 0 (take it from the data) or more")
-    if values.size == 0:
-        return values, size
-    low, high = int(values.min()), int(values.max())
-    size = size or high + 1
-    if low < 0 or high >= size:
-        bad = low if low < 0 else high
-        raise UserError(f"config.data.{key}={size}: data hold {bad}; valid: 0..{size - 1}")
-    return values, size
+NUMERIC = ("x", "source", "label")  # columns that are handed out in one type
 
 
 def arrays(columns: Columns) -> Source:
@@ -92,20 +40,15 @@ def arrays(columns: Columns) -> Source:
             integers.
 
     Returns:
-        A source whose `take(indices)` gives every column's rows, "x" and "label" as int32 where
-        they hold integers and as float32 otherwise.
+        A source whose `take(indices)` gives every column's rows, those of `NUMERIC` as int32
+        where they hold integers and as float32 otherwise.
     """
 
     def take(indices: Any) -> dict[str, Any]:
         rows = take_rows(columns, np.asarray(indices))
-        return {k: jax.tree.map(_narrow, v) if k in ("x", "label") else v for k, v in rows.items()}
+        return {k: jax.tree.map(_narrow, v) if k in NUMERIC else v for k, v in rows.items()}
 
     return Source(num_rows(columns["x"]), take)
-
-
-def num_rows(tree: Any) -> int:
-    """n, for an array [n, ...] or a dictionary of such."""
-    return len(jax.tree.leaves(tree)[0])
 
 
 def take_rows(tree: Any, rows: np.ndarray) -> Any:
@@ -137,7 +80,9 @@ def windows(tokens: np.ndarray, starts: np.ndarray, length: int, given: int = 0)
     return Source(len(starts), take)
 
 
-def hold_out(size: int, count: int, labels: np.ndarray | None = None) -> tuple[np.ndarray, ...]:
+def hold_out(
+    size: int, count: int, labels: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """A fixed random split, the same on every machine and for every seed of a run.
 
     Every example gets its quantile within its own class in a fixed shuffle, and the `count`
@@ -153,10 +98,12 @@ def hold_out(size: int, count: int, labels: np.ndarray | None = None) -> tuple[n
     """
     labels = np.zeros(size, int) if labels is None else labels
     order = np.random.default_rng(0).permutation(size)
+    order = order[np.argsort(labels[order], kind="stable")]
+    _, first, count_of = np.unique(labels[order], return_index=True, return_counts=True)
     quantile = np.empty(size)
-    for label in np.unique(labels):
-        members = order[labels[order] == label]
-        quantile[members] = (np.arange(len(members)) + 0.5) / len(members)
+    quantile[order] = (np.arange(size) - np.repeat(first, count_of) + 0.5) / np.repeat(
+        count_of, count_of
+    )
     ranked = np.argsort(quantile, kind="stable")
     return np.sort(ranked[count:]), np.sort(ranked[:count])
 
@@ -214,8 +161,8 @@ def held_out_count(config: Mapping[str, Any], size: int) -> int:
 
 def split(columns: Columns, config: Mapping[str, Any]) -> tuple[Columns, Columns]:
     """Hold out `config.test_fraction` of the rows, stratified by "label" where there is one."""
+    columns = checks.tidy("train", columns)
     size = num_rows(columns["x"])
-    _check_lengths("train", columns)
     kept, held = hold_out(size, held_out_count(config, size), columns.get("label"))
     return take_rows(columns, kept), take_rows(columns, held)
 
@@ -227,50 +174,89 @@ def build(
     num_classes: int = 0,
     kind: str = "",
     ordinal: bool = False,
+    drawn: bool = False,
 ) -> Dataset:
     """Check the columns of both splits and make the data set.
 
     Args:
-        train: "x" [n, *S], perhaps "label" [n], perhaps others [n, ...].
+        train: "x" [n, *S], perhaps "label" [n], perhaps "observed" or "source" [n, *S], perhaps
+            others [n, ...].
         test: the same names.
-        num_values: S, or 0 to take it from the data.
+        num_values: S, or 0 to take it from the data (256 for images of bytes). Images of real
+            numbers in [0, 1] become that many levels.
         num_classes: number of classes, or 0 to take it from the labels.
         kind: "image", "sequence" or "vector"; empty: an image where an example has rank 2
             or 3 (rank 2 gains a channel axis), otherwise a vector. Or a name in `SPACES`: real
             numbers (integers of at least 0 for "counts"), and no `num_values`.
         ordinal: whether neighbouring values mean nearly the same.
+        drawn: whether the splits are parts of one set, drawn by chance: how many held-out examples
+            are training examples too is then told in the notes.
 
     Raises:
         UserError: values outside 0..S-1, or splits and shapes that do not fit together.
     """
-    sides = [dict(train), dict(test)]
+    sides = [checks.tidy(name, side) for name, side in (("train", train), ("test", test))]
     for name, side in zip(("train", "test"), sides, strict=True):
-        side["x"] = np.asarray(side["x"])
         if kind not in SPACES:
-            side["x"] = shaped(side["x"])
-        _check_rows(name, side)
-    if sides[0]["x"].shape[1:] != sides[1]["x"].shape[1:]:
-        shapes = [side["x"].shape[1:] for side in sides]
+            side |= {k: shaped(side[k]) for k in ("x", "source") if k in side}
+        if not len(side["x"]):
+            raise UserError(f"config.data: the {name} split is empty")
+        if "observed" in side:
+            side["observed"] = checks.observed(name, side["observed"], side["x"].shape)
+        if "source" in side and side["source"].shape != side["x"].shape:
+            shape = side["source"].shape
+            raise UserError(f"config.data: {name} has x {side['x'].shape}, source {shape}")
+    shapes = [side["x"].shape[1:] for side in sides]
+    if shapes[0] != shapes[1]:
         raise UserError(f"config.data: train examples are {shapes[0]}, test {shapes[1]}")
     if set(sides[0]) != set(sides[1]):
         odd = sorted(set(sides[0]) ^ set(sides[1]))
         raise UserError(f"config.data: only one of train and test has {', '.join(odd)}")
+    kind = checked_kind(kind, shapes[0], KINDS | SPACES)
+    notes: list[str] = []
     if kind in SPACES:
-        _check_numbers(sides, num_values, kind)
+        _check_numbers(sides, num_values, kind, notes)
         num_values = 0
     else:
-        num_values = _check("x", sides, num_values, "num_values")
+        num_values = _check_values(sides, num_values, kind, notes)
     if "label" in sides[0]:
         num_classes = _check("label", sides, num_classes, "num_classes")
-    shape = sides[0]["x"].shape[1:]
     spec = DataSpec(
-        shape,
+        shapes[0],
         num_values,
-        kind=checked_kind(kind, shape, KINDS | SPACES),
+        kind=kind,
         ordinal=bool(ordinal),
         num_classes=num_classes if "label" in sides[0] else 0,
     )
-    return Dataset(spec, arrays(sides[0]), arrays(sides[1]))
+    if drawn:
+        notes += repeats(sides[0]["x"], sides[1]["x"])
+    return Dataset(spec, arrays(sides[0]), arrays(sides[1]), tuple(notes))
+
+
+def parted(columns: Columns, rows: tuple[np.ndarray, np.ndarray], **keys: Any) -> Dataset:
+    """`build` of the rows kept and of those held out of one set by chance."""
+    train, test = (take_rows(columns, side) for side in rows)
+    return build(train, test, **keys, drawn=True)
+
+
+def repeats(train: Any, test: Any) -> tuple[str, ...]:
+    """How many held-out examples are training examples too: one line, or none.
+
+    Args:
+        train, test: arrays [n, *S], or dictionaries of such.
+    """
+    known = set(_bytes(train))
+    count = sum(row in known for row in _bytes(test))
+    share = f"{count} of {num_rows(test)} held-out examples ({count / num_rows(test):.1%})"
+    return (f"data: {share} are training examples too",) if count else ()
+
+
+def _bytes(tree: Any) -> list[bytes]:
+    """Every example as bytes, the same for 0.0 and -0.0."""
+    leaves = [
+        np.ascontiguousarray(leaf + np.zeros((), leaf.dtype)) for leaf in jax.tree.leaves(tree)
+    ]
+    return [b"".join(parts) for parts in zip(*(map(bytes, leaf) for leaf in leaves), strict=True)]
 
 
 def shaped(x: np.ndarray) -> np.ndarray:
@@ -290,8 +276,12 @@ def checked_kind(kind: str, shape: tuple[int, ...], ranks: Mapping[str, int] = K
         UserError: no such kind, or one of another rank.
     """
     kind = kind or ("image" if len(shape) == 3 else "vector")
-    if ranks.get(kind) != len(shape):
-        fitting = [name for name, rank in ranks.items() if rank == len(shape)]
+    fits = {name: rank == len(shape) for name, rank in ranks.items()}
+    if "rotations" in fits:
+        fits["rotations"] &= shape == (3, 3)
+    if not fits.get(kind):
+        fits["image"] |= len(shape) == 2
+        fitting = [name for name, good in fits.items() if good]
         raise UserError(
             f"config.data.kind={kind!r} does not fit examples of shape {shape}; "
             f"valid: {', '.join(fitting) or 'none: examples have rank 1, 2 or 3'}"
@@ -299,43 +289,59 @@ def checked_kind(kind: str, shape: tuple[int, ...], ranks: Mapping[str, int] = K
     return kind
 
 
-def _check(name: str, sides: list[dict[str, np.ndarray]], size: int, key: str) -> int:
+def _check(name: str, sides: list[dict[str, Any]], size: int, key: str, otherwise: str = "") -> int:
     """Check column `name` of both splits against one size; returns the size."""
-    checked = [as_indices(side[name], size, key) for side in sides]
+    checked = [as_indices(side[name], size, key, otherwise) for side in sides]
     for side, (values, _) in zip(sides, checked, strict=True):
-        side[name] = values.astype(np.min_scalar_type(values.max()))
+        side[name] = _small(values)
     return max(found for _, found in checked)
 
 
-def _check_numbers(sides: list[dict[str, np.ndarray]], num_values: int, kind: str) -> None:
+def _check_values(sides: list[dict[str, Any]], num_values: int, kind: str, notes: list[str]) -> int:
+    """Discrete data of both splits become the smallest integers; returns their number."""
+    if kind == "image":
+        for name in ("x", "source"):
+            if name in sides[0]:
+                turns = sides[0]["x"].shape[1:] == (3, 3, 1)
+                otherwise = ", or config.data.kind=rotations" if turns else ""
+                found = checks.levels([side[name] for side in sides], num_values, otherwise)
+                for side, values in zip(sides, found, strict=True):
+                    side[name] = values
+        if not num_values and all(side["x"].dtype == np.uint8 for side in sides):
+            num_values, most = 256, max(int(side["x"].max()) for side in sides) + 1
+            if most <= 128:
+                notes.append(
+                    f"data: bytes of an image have 256 values; of these only the first {most} occur"
+                    f" (config.data.num_values={most})"
+                )
+    spaces = [name for name, rank in SPACES.items() if rank == sides[0]["x"].ndim - 1]
+    otherwise = f", or config.data.kind one of {', '.join(spaces)}" if spaces else ""
+    size = _check("x", sides, num_values, "num_values", otherwise)
+    if "source" in sides[0]:
+        size = max(size, _check("source", sides, num_values or size, "num_values"))
+    return size
+
+
+def _check_numbers(
+    sides: list[dict[str, Any]], num_values: int, kind: str, notes: list[str]
+) -> None:
     """Continuous data of both splits become float32, counts stay integers."""
     if num_values:
         raise UserError(f"config.data.num_values={num_values}: {kind} data have none; valid: 0")
-    if kind == "counts":
-        _check("x", sides, 0, "kind")
-        return
-    for side in sides:
-        if side["x"].dtype.kind not in "biuf":
-            raise UserError(f"config.data: x of type {side['x'].dtype}; valid: real numbers")
-        side["x"] = side["x"].astype(np.float32)
+    for name in ("x", "source"):
+        if name not in sides[0]:
+            continue
+        if kind == "counts":
+            found = [_small(checks.as_counts(side[name])) for side in sides]
+        else:
+            found = [checks.real(name, side[name]) for side in sides]
+        if kind == "torus":
+            found, wrapped = checks.angles(found)
+            if wrapped:
+                notes.append("data: angles beyond [-pi, pi) were brought there by full turns")
+        for side, values in zip(sides, found, strict=True):
+            side[name] = values if kind == "counts" else values.astype(np.float32)
 
 
-def _check_lengths(name: str, side: Columns) -> None:
-    """Every column has as many rows as "x"."""
-    sizes = {column: num_rows(values) for column, values in side.items()}
-    for column, size in sizes.items():
-        if size != sizes["x"]:
-            raise UserError(f"config.data: {name} has {sizes['x']} of x but {size} of {column}")
-
-
-def _check_rows(name: str, side: dict[str, np.ndarray]) -> None:
-    """Every column has as many rows as "x", and "observed" its shape."""
-    shape = side["x"].shape
-    if shape[0] == 0:
-        raise UserError(f"config.data: the {name} split is empty")
-    _check_lengths(name, side)
-    if "observed" in side:
-        same = side["observed"].shape == shape
-        side["observed"] = (side["observed"] if same else shaped(side["observed"])).astype(bool)
-        if side["observed"].shape != shape:
-            raise UserError(f"config.data: {name} has x {shape}, observed {side['observed'].shape}")
+def _small(values: np.ndarray) -> np.ndarray:
+    return values.astype(np.min_scalar_type(values.max()))

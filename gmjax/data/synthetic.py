@@ -50,8 +50,8 @@ def tree(config: Config) -> Dataset:
         v = NODE_NOISE * rng.normal(size=(size, 2))
         return _exp(at, _boost(at, v)).astype(np.float32)
 
-    sides = (arrays({"x": draw(size, seed)}) for seed, size in enumerate((TRAIN, TEST)))
-    return Dataset(DataSpec((3,), 0, kind="hyperbolic"), *sides)
+    train, test = (arrays({"x": draw(size, seed)}) for seed, size in enumerate((TRAIN, TEST)))
+    return Dataset(DataSpec((3,), 0, kind="hyperbolic"), train, test)
 
 
 def poses(config: Config) -> Dataset:
@@ -75,8 +75,8 @@ def poses(config: Config) -> Dataset:
     columns: list[dict[str, Any]] = [
         {"x": draw(size, seed)} for seed, size in enumerate((TRAIN, TEST))
     ]
-    sides = map(arrays, columns)
-    return Dataset(DataSpec({"position": (3,), "rotation": (3, 3)}, 0, kind="poses"), *sides)
+    train, test = map(arrays, columns)
+    return Dataset(DataSpec({"position": (3,), "rotation": (3, 3)}, 0, kind="poses"), train, test)
 
 
 def _boost(at: np.ndarray, v: np.ndarray) -> np.ndarray:

@@ -10,14 +10,25 @@ Numbers in tables are rounded (ages to years, lengths to half a centimetre), so 
 gain on them without bound by standing on the grid; compare likelihoods of tables with care.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from gmjax.data.files import Config, is_number, locate, read_table
-from gmjax.data.sources import arrays, held_out_count, hold_out, take_rows, tenths
-from gmjax.types import Dataset, DataSpec, Source, UserError
+from gmjax.data.cells import (
+    Grid,
+    all_numbers,
+    check_words,
+    holds_words,
+    holes,
+    is_missing,
+    numbers,
+    read_grid,
+    read_sides,
+)
+from gmjax.data.files import Config, locate
+from gmjax.data.sources import arrays, held_out_count, hold_out, repeats, take_rows, tenths
+from gmjax.types import Dataset, DataSpec, UserError
 
 
 class Table(NamedTuple):
@@ -34,14 +45,14 @@ class Table(NamedTuple):
         return self.mean + self.scale * np.asarray(numeric, np.float64)
 
 
-class Cells(NamedTuple):
-    """A table as it was read: [n, c] strings, c names, which are classes, and the split."""
+class Columns(NamedTuple):
+    """A table as it was read: its columns [n], and the split."""
 
-    cells: np.ndarray
-    names: tuple[str, ...]
-    classes: tuple[str, ...]
+    numeric: dict[str, np.ndarray]  # name -> float64
+    classes: dict[str, Sequence[str]]  # name -> words
     train: np.ndarray
     test: np.ndarray
+    drawn: bool = True  # the split, by chance
 
 
 ABALONE = (
@@ -72,39 +83,56 @@ WINE = (
 )
 
 
-def _abalone(config: Config) -> Cells:
-    rows = read_table(locate(config, "uci_classification/abalone.csv"))[1]
-    return Cells(np.array(rows), ABALONE, ("sex",), *tenths(len(rows), config))
+def _abalone(config: Config) -> Columns:
+    grid = read_grid(locate(config, "uci_classification/abalone.csv"), ",", "no")
+    return _columns([grid], ABALONE, ("sex",), tenths(len(grid.lines), config))
 
 
-def _wine(config: Config) -> Cells:
-    read = lambda colour: [
-        [*row, colour]
-        for row in read_table(locate(config, f"uci_classification/winequality-{colour}.csv"))[1]
-    ]
-    rows = read("red") + read("white")
-    return Cells(np.array(rows), WINE, ("quality", "colour"), *tenths(len(rows), config))
+def _wine(config: Config) -> Columns:
+    colours = ("red", "white")
+    files = [f"uci_classification/winequality-{colour}.csv" for colour in colours]
+    grids = [read_grid(locate(config, file), ",", "no") for file in files]
+    sizes = [len(grid.lines) for grid in grids]
+    read = _columns(grids, WINE[:-1], ("quality",), tenths(sum(sizes), config))
+    colour = [c for c, size in zip(colours, sizes, strict=True) for _ in range(size)]
+    return read._replace(classes={**read.classes, WINE[-1]: colour})
 
 
-def _table(config: Config) -> Cells:
-    files = [key for key in ("train_file", "test_file") if config[key] or key == "train_file"]
-    read = [read_table(locate(config, config[k], k), config["delimiter"]) for k in files]
-    widths = {len(rows[0]) for _, rows in read}
-    if len(widths) > 1:
-        raise UserError(f"config.data.test_file: rows of {sorted(widths)} cells; valid: one length")
-    cells = np.concatenate([np.array(rows) for _, rows in read])
-    names = tuple(read[0][0] or map(str, range(cells.shape[1])))
-    first = len(read[0][1])
-    sides: tuple[np.ndarray, ...] = tuple(np.split(np.arange(len(cells)), [first]))
-    if len(read) == 1:
+def _table(config: Config) -> Columns:
+    keys = [key for key in ("train_file", "test_file") if config[key] or key == "train_file"]
+    grids = read_sides([locate(config, config[key], key) for key in keys], config)
+    first, size = len(grids[0].lines), sum(len(grid.lines) for grid in grids)
+    sides = np.arange(first), np.arange(first, size)
+    if len(grids) == 1:
         sides = hold_out(first, held_out_count(config, first))
-    asked = _among(names, config, "class_columns")
-    words = {n for n, a in zip(names, cells.T, strict=True) if not all(map(is_number, a))}
-    return Cells(cells, names, tuple(n for n in names if n in words.union(asked)), *sides)
+    names = grids[0].names
+    read = _columns(grids, names, _among(names, config, "class_columns"), sides)
+    return read._replace(drawn=len(grids) == 1)
+
+
+def _columns(
+    grids: Sequence[Grid],
+    names: tuple[str, ...],
+    asked: tuple[str, ...],
+    sides: tuple[np.ndarray, np.ndarray],
+) -> Columns:
+    """The columns of grids one below the other; those that hold words, or are `asked`, classes."""
+    if any(len(grid.names) != len(names) for grid in grids):
+        raise UserError(f"{grids[0].path} has {len(grids[0].names)} columns; valid: {len(names)}")
+    read = Columns({}, {}, *sides)
+    for i, name in enumerate(names):
+        cure = f", or config.data.class_columns={name} for a column of classes"
+        if name not in asked and not holds_words(grids, i):
+            read.numeric[name] = np.concatenate([numbers(grid, i, cure) for grid in grids])
+            continue
+        read.classes[name] = [cell.strip() for grid in grids for cell in grid.columns[i]]
+        if name not in asked:
+            check_words(grids[0], i, read.classes[name], cure)
+    return read
 
 
 # name -> what reads it
-READERS: dict[str, Callable[[Config], Cells]] = {
+READERS: dict[str, Callable[[Config], Columns]] = {
     "abalone": _abalone,
     "wine": _wine,
     "table": _table,
@@ -122,32 +150,37 @@ def load(config: Config) -> Dataset:
             quality and colour) read uci_classification/*.csv: `split_seed` (0), of the random
             split into 80, 10 and 10 percent; `held_out` ("test").
             "table" is your own csv file: `train_file`, `test_file` or `test_fraction`,
-            `delimiter`; columns that hold words are classes, and so are those named (or, without
-            a header, numbered from 0) in `class_columns`.
+            `delimiter` and `header` (empty: told from the rows); columns that hold words are
+            classes, and so are those named (or, without a header, numbered from 0) in
+            `class_columns`.
 
     Returns:
         x is {"numeric": [n, d] float32, "classes": [n, m] int32}; spec.shape is {"numeric": (d,),
         "classes": (m,)}, spec.num_values K and spec.names the names of the columns.
 
     Raises:
-        UserError: a column that does not exist, one that never varies, none of either sort.
+        UserError: a column that does not exist, one that never varies, none of either sort, or
+            a cell in a column of numbers that is none.
     """
     read = READERS[config["name"]](config)
     table = _describe(read)
-    numbers, codes = _encode(read, table)
-    columns: dict[str, Any] = {"x": {"numeric": numbers, "classes": codes}}
-    given = _among(read.names, config, "observed")
+    values, codes = _encode(read, table)
+    columns: dict[str, Any] = {"x": {"numeric": values, "classes": codes}}
+    given = _among((*read.numeric, *read.classes), config, "observed")
     if given:
-        mark = lambda names: np.tile([name in given for name in names], (len(numbers), 1))
+        mark = lambda names: np.tile([name in given for name in names], (len(values), 1))
         columns["observed"] = {"numeric": mark(table.numeric), "classes": mark(table.classes)}
-    side: Callable[[np.ndarray], Source] = lambda rows: arrays(take_rows(columns, rows))
     spec = DataSpec(
         {"numeric": (len(table.numeric),), "classes": (len(table.classes),)},
         max(map(len, table.words)),
         kind="table",
         names={"numeric": table.numeric, "classes": table.classes},
     )
-    return Dataset(spec, side(read.train), side(read.test))
+    train, test = (take_rows(columns, rows) for rows in (read.train, read.test))
+    notes = repeats(train["x"], test["x"]) if read.drawn else ()
+    for name, cells in read.classes.items():
+        notes += holes(name, cells)
+    return Dataset(spec, arrays(train), arrays(test), notes)
 
 
 def describe(config: Config) -> Table:
@@ -174,42 +207,45 @@ def decoder(config: Config) -> Callable[[Any], list[str]]:
     return decode
 
 
-def _describe(read: Cells) -> Table:
-    numeric = tuple(name for name in read.names if name not in read.classes)
-    if not numeric or not read.classes:
+def _describe(read: Columns) -> Table:
+    if not read.numeric or not read.classes:
         raise UserError(
-            f"config.data.name: {len(numeric)} columns of numbers, {len(read.classes)} of classes; "
-            "valid: one of each or more ('csv' with config.data.kind reads numbers alone)"
+            f"config.data.name: {len(read.numeric)} columns of numbers, {len(read.classes)} of"
+            " classes; valid: one of each or more ('csv' with config.data.kind reads numbers alone)"
         )
-    numbers = _numbers(read, numeric)[read.train]
-    scale = numbers.std(0)
-    for name, s in zip(numeric, scale, strict=True):
-        if not s > 0:
-            raise UserError(f"column {name!r} never varies in the training rows; leave it out")
-    words = tuple(_sorted(read.cells[:, read.names.index(name)]) for name in read.classes)
-    return Table(numeric, read.classes, words, numbers.mean(0), scale)
+    of_train = _numbers(read)[read.train]
+    with np.errstate(over="ignore"):
+        scale = of_train.std(0)
+    for name, s in zip(read.numeric, scale, strict=True):
+        if not 0 < s < np.inf:
+            raise UserError(
+                f"column {name!r} never varies in the training rows, or by too much; leave it out"
+            )
+    words = tuple(map(_sorted, read.classes.values()))
+    return Table(tuple(read.numeric), tuple(read.classes), words, of_train.mean(0), scale)
 
 
-def _encode(read: Cells, table: Table) -> tuple[np.ndarray, np.ndarray]:
-    numbers = (_numbers(read, table.numeric) - table.mean) / table.scale
+def _encode(read: Columns, table: Table) -> tuple[np.ndarray, np.ndarray]:
+    values = (_numbers(read) - table.mean) / table.scale
+    places = [{word: i for i, word in enumerate(words)} for words in table.words]
     codes = [
-        [words.index(cell) for cell in read.cells[:, read.names.index(name)]]
-        for name, words in zip(table.classes, table.words, strict=True)
+        [place[cell] for cell in cells]
+        for place, cells in zip(places, read.classes.values(), strict=True)
     ]
-    return numbers.astype(np.float32), np.array(codes, np.int32).T
+    return values.astype(np.float32), np.array(codes, np.int32).T
 
 
-def _numbers(read: Cells, names: tuple[str, ...]) -> np.ndarray:
-    numbers = read.cells[:, [read.names.index(name) for name in names]].astype(np.float64)
-    if not np.isfinite(numbers).all():
-        column = names[int(np.argmin(np.isfinite(numbers).all(0)))]
-        raise UserError(f"column {column!r} holds numbers that are not finite")
-    return numbers
+def _numbers(read: Columns) -> np.ndarray:
+    return np.stack(list(read.numeric.values()), 1)
 
 
-def _sorted(cells: np.ndarray) -> tuple[str, ...]:
-    words = [str(word) for word in np.unique(cells)]
-    return tuple(sorted(words, key=float) if all(map(is_number, words)) else words)
+def _sorted(cells: Sequence[str]) -> tuple[str, ...]:
+    """The words of a column, numerals by their value; those that stand for a hole come last."""
+    words = sorted(set(cells))
+    filled = [word for word in words if not is_missing(word)]
+    if all_numbers(filled):
+        return (*sorted(filled, key=float), *(word for word in words if is_missing(word)))
+    return tuple(words)
 
 
 def _among(names: tuple[str, ...], config: Config, key: str) -> tuple[str, ...]:

@@ -9,8 +9,9 @@ from functools import partial
 
 import numpy as np
 
+from gmjax.data.checks import positive
 from gmjax.data.files import Config, locate, read_text
-from gmjax.data.sources import build, held_out_count, positive, split, windows
+from gmjax.data.sources import build, held_out_count, split, windows
 from gmjax.types import Dataset, DataSpec, UserError
 
 
@@ -72,16 +73,17 @@ def text(config: Config) -> Dataset:
     letters = alphabet(config, texts)
     if config["lines"]:
         parts = [{"x": _rows(part, letters)} for part in texts]
-        sides = parts if len(parts) == 2 else split(parts[0], config)
-        return build(sides[0], sides[1], num_values=len(letters), kind="sequence")
+        sides = (parts[0], parts[1]) if len(parts) == 2 else split(parts[0], config)
+        drawn = len(parts) == 1
+        return build(sides[0], sides[1], len(letters), kind="sequence", drawn=drawn)
     tokens = [encode(part, letters) for part in texts]
     if len(tokens) == 1:
         tokens = np.split(tokens[0], [-held_out_count(config, len(tokens[0]))])
     length = positive(config, "length")
     strides = positive(config, "stride"), length
-    for part in tokens:
-        if len(part) < length:
-            raise UserError(f"config.data.length={length}; valid: at most {len(part)} here")
+    most = min(map(len, tokens))
+    if most < length:
+        raise UserError(f"config.data.length={length}; valid: at most {most} here")
     train, test = (
         windows(part, np.arange(0, len(part) - length + 1, stride), length)
         for part, stride in zip(tokens, strides, strict=True)
@@ -157,14 +159,15 @@ def _texts(config: Config) -> list[str]:
 
 
 def _rows(part: str, letters: str) -> np.ndarray:
-    lines = [line for line in part.split("\n") if line]
-    for i, line in enumerate(lines):
-        if len(line) != len(lines[0]):
+    lines = {i: line for i, line in enumerate(part.split("\n"), 1) if line}
+    first = next(iter(lines))
+    for i, line in lines.items():
+        if len(line) != len(lines[first]):
             raise UserError(
-                f"config.data.lines: line {i + 1} has {len(line)} characters, "
-                f"line 1 has {len(lines[0])}; valid: lines of one length"
+                f"config.data.lines: line {i} has {len(line)} characters, "
+                f"line {first} has {len(lines[first])}; valid: lines of one length"
             )
-    return encode("".join(lines), letters).reshape(len(lines), -1)
+    return encode("".join(lines.values()), letters).reshape(len(lines), -1)
 
 
 def _codes(string: str) -> np.ndarray:

@@ -5,10 +5,9 @@ chi1 and chi2; phi against psi is the Ramachandran plot. The chains were chosen 
 much alike, so a random split does not leak (chains that are copies of each other would).
 """
 
-import numpy as np
-
+from gmjax.data.checks import wrap
 from gmjax.data.files import Config, locate, read_npz
-from gmjax.data.sources import build, tenths
+from gmjax.data.sources import parted, tenths
 from gmjax.types import Dataset, UserError
 
 NAMES = ("phi", "psi", "chi1", "chi2")
@@ -31,13 +30,5 @@ def torsions(config: Config) -> Dataset:
         raise UserError(f"config.data.angles={count!r}; valid: 2, 4")
     angles = read_npz(locate(config, "torsion_angles/protein_torsions.npz"), ARRAY)[ARRAY]
     x = wrap(angles[:, :count])
-    train, held_out = tenths(len(x), config)
-    data = build({"x": x[train]}, {"x": x[held_out]}, kind="torus")
+    data = parted({"x": x}, tenths(len(x), config), kind="torus")
     return data._replace(spec=data.spec._replace(names=NAMES[:count]))
-
-
-def wrap(angles: np.ndarray) -> np.ndarray:
-    """Angles in radians brought to [-pi, pi) as float32, whose rounding may not reach pi."""
-    wrapped = (np.asarray(angles, np.float64) + np.pi) % (2 * np.pi) - np.pi
-    single = wrapped.astype(np.float32)
-    return np.where(single >= np.float32(np.pi), np.float32(-np.pi), single)

@@ -53,7 +53,7 @@ def plane(name: str, source: str = "") -> Callable[[Config], Dataset]:
                 columns["source"] = LAWS[source](np.random.default_rng((seed, 1)), size)
             return {key: value.astype(np.float32) for key, value in columns.items()}
 
-        sides = (arrays(side(size, seed)) for seed, size in enumerate((TRAIN, TEST)))
-        return Dataset(DataSpec((2,), 0, kind="euclidean"), *sides)
+        train, test = (arrays(side(size, seed)) for seed, size in enumerate((TRAIN, TEST)))
+        return Dataset(DataSpec((2,), 0, kind="euclidean"), train, test)
 
     return load

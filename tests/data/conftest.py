@@ -100,7 +100,7 @@ def make_idx(root):
     x, label = image_set(50, 5, (6, 7), classes=3)
     (root / "x").write_bytes(_idx_bytes(x))
     (root / "y").write_bytes(_idx_bytes(label))
-    return {"train_file": "x", "train_label_file": "y", "ordinal": True}
+    return {"train_file": "x", "train_label_file": "y", "ordinal": True, "num_values": 5}
 
 
 def make_npz(root):

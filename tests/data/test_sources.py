@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 
@@ -7,26 +9,6 @@ from gmjax.types import DataSpec, UserError
 
 def columns(n, values=4, **extra):
     return {"x": np.arange(n * 3).reshape(n, 3) % values, **extra}
-
-
-def test_as_indices_infers_and_checks():
-    assert sources.as_indices(np.array([0, 3]), 0, "num_values")[1] == 4
-    assert sources.as_indices(np.array([0, 3]), 7, "num_values")[1] == 7
-    assert sources.as_indices(np.array([0.0, 3.0]), 0, "num_values")[0].dtype.kind == "i"
-    for values, message in {
-        (0, 4): "config.data.num_values=4: data hold 4; valid: 0..3",
-        (-2, 1): "config.data.num_values=4: data hold -2; valid: 0..3",
-        (0.5, 1.0): "config.data.num_values: data hold 0.5; valid: integers",
-        (1.0, float("nan")): "config.data.num_values: data hold nan; valid: integers",
-        (1.0, float("inf")): "data hold",
-        ("a", "b"): "config.data.num_values: data of type <U1; valid: integers",
-    }.items():
-        with pytest.raises(UserError, match=message):
-            sources.as_indices(np.array(values), 4, "num_values")
-    with pytest.raises(UserError, match="num_values=-1; valid: 0"):
-        sources.as_indices(np.array([0]), -1, "num_values")
-    with pytest.raises(UserError, match="data hold -1"):
-        sources.as_indices(np.array([-1, 1]), 0, "num_values")
 
 
 def test_build_takes_sizes_from_both_splits():
@@ -124,12 +106,6 @@ def test_windows():
     assert set(sources.windows(tokens, np.array([0]), 4).take([0])) == {"x"}
 
 
-@pytest.mark.parametrize("value", [0, -3, 2.5, "8", True, None])
-def test_positive_refuses(value):
-    with pytest.raises(UserError, match=r"config.data.length=.*; valid: an integer of at least 1"):
-        sources.positive({"length": value}, "length")
-
-
 def test_real_numbers_are_handed_out_as_float32():
     x = np.random.default_rng(0).normal(size=(6, 3))
     data = sources.build({"x": x}, {"x": x}, kind="sphere")
@@ -196,3 +172,135 @@ def test_tenths_part_the_rows():
     np.testing.assert_array_equal(train, same)
     assert (len(train), len(test), len(valid)) == (47, 5, 5)
     np.testing.assert_array_equal(np.sort(np.concatenate([train, test, valid])), np.arange(57))
+
+
+def test_a_split_by_class_does_not_depend_on_how_the_classes_are_met():
+    """The quantile of an example within its class, class by class."""
+    labels = np.random.default_rng(1).integers(0, 9, 300)
+    order = np.random.default_rng(0).permutation(300)
+    quantile = np.empty(300)
+    for label in range(9):
+        members = order[labels[order] == label]
+        quantile[members] = (np.arange(len(members)) + 0.5) / len(members)
+    kept, held = sources.hold_out(300, 47, labels)
+    np.testing.assert_array_equal(held, np.sort(np.argsort(quantile, kind="stable")[:47]))
+    np.testing.assert_array_equal(np.sort([*kept, *held]), np.arange(300))
+    many = sources.hold_out(100_000, 1000, np.arange(100_000))  # as many classes as examples
+    assert len(many[1]) == 1000
+
+
+@pytest.mark.parametrize("zero", [0.0, -0.0])
+def test_held_out_examples_that_are_training_examples_are_counted(zero):
+    x = np.array([[0.0, 1], [2, 3], [0, 1], [4, 5], [zero, 1], [2, 3.5]])
+    rows = np.array([0, 1, 3]), np.array([2, 4, 5])
+    columns = {"x": x, "label": np.arange(6)}
+    notes = sources.parted(columns, rows, kind="euclidean").notes
+    assert notes == ("data: 2 of 3 held-out examples (66.7%) are training examples too",)
+    train, test = (sources.take_rows(columns, side) for side in rows)
+    assert not sources.build(train, test, kind="euclidean").notes, (
+        "published splits are as they are"
+    )
+    assert not sources.parted(
+        {"x": x[[0, 1, 5]]}, (np.arange(2), np.arange(2, 3)), kind="euclidean"
+    )[3]
+    tables = {"x": {"numeric": x, "classes": np.array([[0], [0], [1], [0], [0], [0]])}}
+    parts = (sources.take_rows(tables, side)["x"] for side in rows)
+    assert sources.repeats(*parts)[0].startswith("data: 1 of 3 ")
+
+
+def test_bytes_of_an_image_have_256_values():
+    x = np.arange(2 * 16).reshape(2, 4, 4)
+    side = lambda kind, top: {"x": (x + top - 31).astype(kind)}
+    made = lambda kind, top, **keys: sources.build(side(kind, top), side(kind, top), **keys)
+    assert made(np.uint8, 200).spec.num_values == 256
+    assert made(np.uint8, 200, num_values=201).spec.num_values == 201
+    assert made(np.int64, 200).spec.num_values == 201
+    assert not made(np.uint8, 200).notes
+    assert (
+        made(np.uint8, 40).notes[0].endswith("only the first 41 occur (config.data.num_values=41)")
+    )
+    flat = {"x": np.array([[3], [1]], np.uint8)}
+    assert sources.build(flat, flat).spec.num_values == 4, "a vector of bytes is no image"
+
+
+def test_images_of_real_numbers_become_levels():
+    levels = np.arange(256).reshape(4, 8, 8)
+    for dtype in (np.float32, np.float64, np.float16):
+        side = {"x": (levels / 255).astype(dtype)}
+        data = sources.build(side, side, num_values=256)
+        assert data.spec == DataSpec((8, 8, 1), 256, "image")
+        np.testing.assert_array_equal(data.train.take(np.arange(4))["x"][..., 0], levels)
+    whole = {"x": levels * 1.0}
+    assert sources.build(whole, whole).spec.num_values == 256
+    scaled = {"x": levels / 100 - 1}
+    with pytest.raises(UserError) as caught:
+        sources.build(scaled, scaled, num_values=256)
+    low, width = re.search(
+        r"\(x - (\S+)\) / (\S+) with config.data.num_values=256", str(caught.value)
+    ).groups()
+    followed = {"x": (scaled["x"] - float(low)) / float(width)}
+    data = sources.build(followed, followed, num_values=256)
+    np.testing.assert_array_equal(data.train.take(np.arange(4))["x"][..., 0], levels)
+
+
+def test_angles_within_two_turns_are_wrapped():
+    x = np.linspace(0, 2 * np.pi, 50)[:, None]
+    data = sources.build({"x": x}, {"x": x - 2 * np.pi}, kind="torus")
+    assert data.notes == ("data: angles beyond [-pi, pi) were brought there by full turns",)
+    for source in (data.train, data.test):
+        found = source.take(np.arange(50))["x"]
+        assert found.dtype == np.float32 and np.abs(found).max() <= np.float32(np.pi)
+        np.testing.assert_allclose(np.exp(1j * found), np.exp(1j * x), atol=1e-6)
+    near = {"x": np.linspace(-np.pi, np.pi, 50, endpoint=False)[:, None]}
+    same = sources.build(near, near, kind="torus")
+    assert not same.notes
+    np.testing.assert_array_equal(same.train.take(np.arange(50))["x"], near["x"].astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (
+            {"label": np.eye(3, dtype=int)},
+            r"label of train is \(3, 3\); valid: .*label.argmax\(1\)",
+        ),
+        ({"label": np.asarray(3)}, "label of train is one number"),
+        (
+            {"label": np.array([0, 2**32 + 1, 1])},
+            "num_classes=0: data hold 4294967297; valid: 0..10485",
+        ),
+        ({"label": np.array([0, -1, 1])}, "config.data.num_classes=0: data hold -1; valid: 0"),
+        ({"label": np.array([0, np.nan, 1])}, "config.data.num_classes: data hold nan"),
+        (
+            {"label": np.array([0, 0.5, 1])},
+            "config.data.num_classes: data hold 0.5; valid: integers",
+        ),
+        ({"observed": np.full((3, 2), "False")}, "observed of train is <U5; valid: only 0 and 1"),
+        ({"observed": np.full((3, 2), 0.5)}, "observed of train is float64; valid: only 0 and 1"),
+        ({"source": np.zeros((3, 1))}, r"train has x \(3, 2\), source \(3, 1\)"),
+        ({"source": np.full((3, 2), np.nan)}, r"source\[0, 0\] is nan, the first of 6 among 6"),
+        ({"x": np.asarray(3)}, "x of train is one number; valid: a row an example"),
+        ({"x": np.zeros((3, 0))}, "x of train has no coordinates"),
+    ],
+)
+def test_columns_of_other_shapes_or_types(columns, message):
+    side = {"x": np.zeros((3, 2)), **columns}
+    with pytest.raises(UserError, match=message):
+        sources.build(side, side, kind="euclidean")
+
+
+def test_labels_and_numbers_in_other_shapes_and_types_are_read():
+    x = np.array([0.5, 1.5, 2.5])
+    for label in (np.array([[2], [0], [1]]), np.array([2.0, 0, 1]), np.array([2, 0, 1], np.uint64)):
+        side = {"x": x, "label": label}
+        data = sources.build(side, side, kind="euclidean")
+        assert data.spec == DataSpec((1,), 0, "euclidean", num_classes=3)
+        np.testing.assert_array_equal(data.train.take([0, 1, 2])["label"], [2, 0, 1])
+        np.testing.assert_array_equal(data.train.take([2])["x"], [[2.5]])
+
+
+def test_one_number_among_many_that_is_not_finite_is_found():
+    x = np.zeros((200_000, 3))
+    x[150_001, 2] = np.nan
+    with pytest.raises(UserError, match=r"x\[150001, 2\] is nan, the first of 1 among 600000"):
+        sources.build({"x": x}, {"x": x[:5]}, kind="euclidean")
