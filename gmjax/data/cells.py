@@ -12,6 +12,7 @@ import re
 from array import array
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ MISSING = {"", "?", "-", "--", ".", "na", "n/a", "#n/a", "<na>", "nan", "none", 
 MEANT = re.compile(r"[^\w\s]?\s*[+-]?\d+(?:[.,' \u00a0\u202f]\d+)*\s*[^\w\s]?")
 MEASURED = re.compile(r"[<>~]?\s*[+-]?\d[\d.,' ]*\s*\w{1,4}")
 HEADERS = ("", "yes", "no")
+FEW, MANY = 20, 1000  # words of a column that may all be different, and words in all
 SAMPLE = 100  # rows that are looked at for what parts the cells and for a header
 
 
@@ -195,17 +197,21 @@ def numbers(grid: Grid, column: int, cure: str = "") -> np.ndarray:
 
 
 def holds_words(grids: Sequence[Grid], column: int) -> bool:
-    """Are fewer than half of a column's cells numbers, or meant as numbers, or missing?"""
+    """Does a column hold words: are its numbers, or what is meant as such, few?
+
+    Few are less than half of what is not missing, and not more than `FEW` different ones.
+    """
     if all(all_numbers(grid.columns[column]) for grid in grids):
         return False
     cells = (cell.strip() for grid in grids for cell in grid.columns[column])
     filled = [cell for cell in cells if not is_missing(cell)]
-    plain = sum(map(is_number, filled))
-    if 2 * plain >= len(filled):
-        return False
+    figures = [cell for cell in filled if is_number(cell)]
     words = [cell for cell in filled if not is_number(cell)]
+    plain = len(figures)
+    if 2 * plain >= len(filled) or len(set(figures)) > FEW:
+        return False
     meant = plain + sum(bool(MEANT.fullmatch(word)) for word in words)
-    if plain or len(set(words)) > 10:
+    if plain or len(set(words)) > FEW:
         meant += sum(bool(MEASURED.fullmatch(w)) and not MEANT.fullmatch(w) for w in words)
     return 2 * meant < len(filled)
 
@@ -213,10 +219,10 @@ def holds_words(grids: Sequence[Grid], column: int) -> bool:
 def check_words(grid: Grid, column: int, cells: Sequence[str], cure: str = "") -> None:
     """Raises `UserError` if nearly every row of a column of words has its own, as names have."""
     words = len(set(cells))
-    if words > max(20, len(cells) / 2):
+    if words > min(max(FEW, len(cells) / 2), MANY):
         raise UserError(
             f"{grid.path}: column {grid.names[column]!r} holds {words} words in {len(cells)} rows,"
-            f" such as {_short(cells[0])!r}; valid: a word in two rows or more{cure}"
+            f" such as {_short(cells[0])!r}; valid: each in two rows or more, {MANY} in all{cure}"
         )
 
 
@@ -309,22 +315,38 @@ def _cut(rows: list[list[str]]) -> None:
 
 
 def _is_header(path: Path, rows: list[list[str]]) -> bool:
-    """Does the first row hold names?"""
+    """Does the first row hold names?
+
+    Raises:
+        UserError: the rows leave it open: a word above numbers, but values beside it, or numbers
+            that count on, such as years.
+    """
     first, below = rows[0], rows[1 : SAMPLE + 1]
-    names, others, values = [], 0, 0
+    if not below:
+        return False
+    names, figures, new, old, whole = [], [], 0, 0, False
     for cell, *column in zip(map(str.strip, first), *below, strict=False):
         filled = [c.strip() for c in column if not is_missing(c)]
+        if is_missing(cell):
+            continue
         if 2 * sum(map(is_number, filled)) <= len(filled):  # words, perhaps of a few classes
-            others += 2 * len(set(filled)) <= len(filled) and cell not in filled
-            values += cell in filled
+            new += 2 * len(set(filled)) <= len(filled) and cell not in filled
+            old += cell in filled
         elif is_number(cell):
-            values += 1
-        elif not is_missing(cell) and not cell[0].isdigit() and re.search(r"[^\W\d]", cell):
+            figures.append(cell)
+            whole |= all(c.isdecimal() for c in filled)
+        elif not cell[0].isdigit() and re.search(r"[^\W\d]", cell):
             names.append(cell)
-    if names and len(names) + others <= values:
+    counts_on = bool(figures) and all(cell.isdecimal() for cell in figures)
+    counts_on &= len(figures) == len(first) - new and (new > 0 or len(figures) > 1)
+    if counts_on:
+        counts_on = all(int(b) - int(a) == 1 for a, b in pairwise(figures))
+        counts_on &= new > 0 or len(figures) > 3 or not whole
+    open_ = names if len(names) + new <= len(figures) + old else []
+    if open_ or (counts_on and not names):
         raise UserError(
-            f"{path}: the first row holds {_short(names[0])!r} above numbers, but {values} of its"
-            " cells look like values; valid: config.data.header=yes, if these are names, or no"
+            f"{path}: the first row, with {_short((open_ or figures)[0])!r}, may hold names or"
+            " values; valid: config.data.header=yes, if it holds names, or config.data.header=no"
         )
     return bool(names)
 

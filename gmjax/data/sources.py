@@ -29,6 +29,8 @@ SPACES = {  # likewise, of data without a finite number of values
     "simplex": 1,
     "rotations": 2,
 }
+RANDOM = ", by a random split"
+ROWS = f"{RANDOM} (config.data.unique=True keeps equal examples on one side)"
 NUMERIC = ("x", "source", "label")  # columns that are handed out in one type
 
 
@@ -160,11 +162,30 @@ def held_out_count(config: Mapping[str, Any], size: int) -> int:
 
 
 def split(columns: Columns, config: Mapping[str, Any]) -> tuple[Columns, Columns]:
-    """Hold out `config.test_fraction` of the rows, stratified by "label" where there is one."""
+    """The rows kept and those held out by `chosen`, stratified by "label" where there is one."""
     columns = checks.tidy("train", columns)
-    size = num_rows(columns["x"])
-    kept, held = hold_out(size, held_out_count(config, size), columns.get("label"))
+    kept, held = chosen(columns["x"], config, columns.get("label"))
     return take_rows(columns, kept), take_rows(columns, held)
+
+
+def chosen(
+    x: Any, config: Mapping[str, Any], labels: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which of the examples x are kept, and the `config.test_fraction` that is held out.
+
+    With `config.unique` examples that are equal stay together, and the fraction is one of
+    different examples.
+    """
+    size = num_rows(x)
+    if not config.get("unique"):
+        return hold_out(size, held_out_count(config, size), labels)
+    place: dict[bytes, int] = {}
+    group = np.array([place.setdefault(row, len(place)) for row in _bytes(x)])
+    first = np.unique(group, return_index=True)[1]
+    count = held_out_count(config, len(first))
+    _, held = hold_out(len(first), count, None if labels is None else labels[first])
+    apart = np.isin(group, held)
+    return np.flatnonzero(~apart), np.flatnonzero(apart)
 
 
 def build(
@@ -174,7 +195,7 @@ def build(
     num_classes: int = 0,
     kind: str = "",
     ordinal: bool = False,
-    drawn: bool = False,
+    drawn: str = "",
 ) -> Dataset:
     """Check the columns of both splits and make the data set.
 
@@ -189,8 +210,8 @@ def build(
             or 3 (rank 2 gains a channel axis), otherwise a vector. Or a name in `SPACES`: real
             numbers (integers of at least 0 for "counts"), and no `num_values`.
         ordinal: whether neighbouring values mean nearly the same.
-        drawn: whether the splits are parts of one set, drawn by chance: how many held-out examples
-            are training examples too is then told in the notes.
+        drawn: how one set was split by chance, `RANDOM` or `ROWS`; the notes then tell how many
+            held-out examples are training examples too.
 
     Raises:
         UserError: values outside 0..S-1, or splits and shapes that do not fit together.
@@ -229,34 +250,34 @@ def build(
         num_classes=num_classes if "label" in sides[0] else 0,
     )
     if drawn:
-        notes += repeats(sides[0]["x"], sides[1]["x"])
+        notes += repeats(sides[0]["x"], sides[1]["x"], drawn)
     return Dataset(spec, arrays(sides[0]), arrays(sides[1]), tuple(notes))
 
 
 def parted(columns: Columns, rows: tuple[np.ndarray, np.ndarray], **keys: Any) -> Dataset:
     """`build` of the rows kept and of those held out of one set by chance."""
     train, test = (take_rows(columns, side) for side in rows)
-    return build(train, test, **keys, drawn=True)
+    return build(train, test, **keys, drawn=RANDOM)
 
 
-def repeats(train: Any, test: Any) -> tuple[str, ...]:
+def repeats(train: Any, test: Any, drawn: str) -> tuple[str, ...]:
     """How many held-out examples are training examples too: one line, or none.
 
     Args:
         train, test: arrays [n, *S], or dictionaries of such.
+        drawn: how the set was split.
     """
     known = set(_bytes(train))
     count = sum(row in known for row in _bytes(test))
     share = f"{count} of {num_rows(test)} held-out examples ({count / num_rows(test):.1%})"
-    return (f"data: {share} are training examples too",) if count else ()
+    return (f"data: {share} are training examples too{drawn}",) if count else ()
 
 
 def _bytes(tree: Any) -> list[bytes]:
     """Every example as bytes, the same for 0.0 and -0.0."""
-    leaves = [
-        np.ascontiguousarray(leaf + np.zeros((), leaf.dtype)) for leaf in jax.tree.leaves(tree)
-    ]
-    return [b"".join(parts) for parts in zip(*(map(bytes, leaf) for leaf in leaves), strict=True)]
+    zero = lambda leaf: np.zeros((), leaf.dtype)
+    flat = [(leaf + zero(leaf)).reshape(len(leaf), -1) for leaf in jax.tree.leaves(tree)]
+    return [b"".join(parts) for parts in zip(*(map(bytes, leaf) for leaf in flat), strict=True)]
 
 
 def shaped(x: np.ndarray) -> np.ndarray:

@@ -27,7 +27,7 @@ from gmjax.data.cells import (
     read_sides,
 )
 from gmjax.data.files import Config, locate
-from gmjax.data.sources import arrays, held_out_count, hold_out, repeats, take_rows, tenths
+from gmjax.data.sources import RANDOM, ROWS, arrays, chosen, repeats, take_rows, tenths
 from gmjax.types import Dataset, DataSpec, UserError
 
 
@@ -52,7 +52,7 @@ class Columns(NamedTuple):
     classes: dict[str, Sequence[str]]  # name -> words
     train: np.ndarray
     test: np.ndarray
-    drawn: bool = True  # the split, by chance
+    drawn: str = RANDOM  # how the split was
 
 
 ABALONE = (
@@ -102,12 +102,14 @@ def _table(config: Config) -> Columns:
     keys = [key for key in ("train_file", "test_file") if config[key] or key == "train_file"]
     grids = read_sides([locate(config, config[key], key) for key in keys], config)
     first, size = len(grids[0].lines), sum(len(grid.lines) for grid in grids)
-    sides = np.arange(first), np.arange(first, size)
-    if len(grids) == 1:
-        sides = hold_out(first, held_out_count(config, first))
     names = grids[0].names
+    sides = np.arange(first), np.arange(first, size)
     read = _columns(grids, names, _among(names, config, "class_columns"), sides)
-    return read._replace(drawn=len(grids) == 1)
+    if len(grids) > 1:
+        return read._replace(drawn="")
+    codes = [np.unique(words, return_inverse=True)[1] for words in read.classes.values()]
+    train, test = chosen([*read.numeric.values(), *codes], config)
+    return read._replace(train=train, test=test, drawn=ROWS)
 
 
 def _columns(
@@ -150,7 +152,8 @@ def load(config: Config) -> Dataset:
             quality and colour) read uci_classification/*.csv: `split_seed` (0), of the random
             split into 80, 10 and 10 percent; `held_out` ("test").
             "table" is your own csv file: `train_file`, `test_file` or `test_fraction`,
-            `delimiter` and `header` (empty: told from the rows); columns that hold words are
+            `unique` (False: equal rows may end on both sides), `delimiter` and `header` (empty:
+            told from the rows); columns that hold words are
             classes, and so are those named (or, without a header, numbered from 0) in
             `class_columns`.
 
@@ -177,7 +180,7 @@ def load(config: Config) -> Dataset:
         names={"numeric": table.numeric, "classes": table.classes},
     )
     train, test = (take_rows(columns, rows) for rows in (read.train, read.test))
-    notes = repeats(train["x"], test["x"]) if read.drawn else ()
+    notes = repeats(train["x"], test["x"], read.drawn) if read.drawn else ()
     for name, cells in read.classes.items():
         notes += holes(name, cells)
     return Dataset(spec, arrays(train), arrays(test), notes)
@@ -250,7 +253,10 @@ def _sorted(cells: Sequence[str]) -> tuple[str, ...]:
 
 def _among(names: tuple[str, ...], config: Config, key: str) -> tuple[str, ...]:
     """The names of columns that a key lists, separated by commas."""
-    asked = tuple(word.strip() for word in str(config[key]).split(",") if word.strip())
+    whole = str(config[key]).strip()
+    asked = tuple(word.strip() for word in whole.split(",") if word.strip())
+    if whole in names:  # though it may hold a comma
+        return (whole,)
     for word in asked:
         if word not in names:
             raise UserError(f"config.data.{key}: no column {word!r}; valid: {', '.join(names)}")

@@ -11,7 +11,7 @@ import numpy as np
 
 from gmjax.data.checks import positive
 from gmjax.data.files import Config, locate, read_text
-from gmjax.data.sources import build, held_out_count, split, windows
+from gmjax.data.sources import ROWS, build, held_out_count, split, windows
 from gmjax.types import Dataset, DataSpec, UserError
 
 
@@ -57,11 +57,12 @@ def text(config: Config) -> Dataset:
     The text is cut into pieces of `length`: a training piece begins at every `stride`-th
     character, held-out pieces follow one another. Held out is `test_file`, or else the last
     `test_fraction` of the text. With `lines` each line is one example, all of one length, and
-    a fixed random `test_fraction` is held out.
+    a fixed random `test_fraction` is held out; `unique` keeps equal lines on one side.
 
     Args:
         config: `dir` (or GMJAX_DATA_DIR), `train_file`, `test_file` (empty: none),
-            `test_fraction` (0.1), `length` (128), `stride` (1), `lines` (False), `alphabet`
+            `test_fraction` (0.1), `length` (128), `stride` (1), `lines` (False), `unique`
+            (False), `alphabet`
             (empty: the characters of the files, sorted); `num_values` (0, or the alphabet's
             size, to check it).
 
@@ -74,7 +75,7 @@ def text(config: Config) -> Dataset:
     if config["lines"]:
         parts = [{"x": _rows(part, letters)} for part in texts]
         sides = (parts[0], parts[1]) if len(parts) == 2 else split(parts[0], config)
-        drawn = len(parts) == 1
+        drawn = ROWS if len(parts) == 1 else ""
         return build(sides[0], sides[1], len(letters), kind="sequence", drawn=drawn)
     tokens = [encode(part, letters) for part in texts]
     if len(tokens) == 1:
@@ -133,7 +134,7 @@ def promoters(config: Config) -> Dataset:
     return text({**config, **PROMOTERS})
 
 
-FIXED = {"test_file": "", "test_fraction": 0.1, "num_values": 0}
+FIXED = {"test_file": "", "test_fraction": 0.1, "unique": False, "num_values": 0}
 SHAKESPEARE = {
     **FIXED,
     "train_file": "tiny_shakespeare/input.txt",

@@ -2,7 +2,8 @@
 
 Every loader reads ``config.data``: ``dir`` (or GMJAX_DATA_DIR), ``train_file`` and, where
 there is one, ``test_file``, relative to it and gzipped or not. Without ``test_file`` a fixed
-random ``test_fraction`` (0.1) is held out, stratified by label. ``num_values`` and
+random ``test_fraction`` (0.1) is held out, stratified by label; ``unique`` (false) keeps equal
+examples on one side. ``num_values`` and
 ``num_classes`` are taken from the data where they are 0 and checked against it otherwise;
 ``ordinal`` (false) says whether neighbouring values mean nearly the same. ``kind`` is "image",
 "sequence" or "vector", by the shape where it is empty; real numbers need the space that they lie
@@ -18,7 +19,7 @@ from gmjax.data import checks
 from gmjax.data.cells import all_numbers, check_words, holds_words, holes, numbers, read_sides
 from gmjax.data.earth import check_degrees, from_degrees
 from gmjax.data.files import Config, locate, read_idx, read_npz
-from gmjax.data.sources import build, split
+from gmjax.data.sources import ROWS, build, split
 from gmjax.types import Dataset, UserError
 
 ARRAYS = ("label", "observed", "source")  # that are read besides the examples
@@ -112,7 +113,7 @@ def _arrays(config: Config, key: str) -> dict[str, np.ndarray]:
     path = locate(config, config[key], key)
     held, name = read_npz(path), config["array"]
     if not name:
-        examples = [other for other in held if other not in ARRAYS]
+        examples = [other for other in held if other not in ARRAYS or len(held) == 1]
         name = examples[0] if len(examples) == 1 else "x"
     found = ", ".join(held) or "none"
     if name not in held:
@@ -145,7 +146,7 @@ def _dataset(config: Config, parts: list[dict[str, np.ndarray]]) -> Dataset:
         num_classes=config["num_classes"],
         kind=kind,
         ordinal=config["ordinal"],
-        drawn=len(parts) == 1,
+        drawn=ROWS if len(parts) == 1 else "",
     )
 
 

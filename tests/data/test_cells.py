@@ -89,8 +89,11 @@ def test_headers_and_delimiters(content, args, names, body, tmp_path):
         (
             "unknown,3,a\n1,2,a\n2,3,b\n1,2,b\n2,2,a\n",
             (),
-            "first row holds 'unknown'.*header=yes, if",
+            "first row, with 'unknown', .*header=yes, if",
         ),
+        ("2019,2020\n.5,1.5\n2.5,3.5\n", (), "with '2019', may hold names or values"),
+        ("2019,2020,kind\n1,2,a\n2,3,a\n1,2,b\n2,2,b\n", (), "with '2019', may hold names"),
+        ("0,1,2,3,4\n1,2,3,1,2\n2,1,0,0,0\n", (), "with '0', may hold names"),
         ("1;2\n3;4\n", (",",), r"config.data.delimiter=',' parts no cells of .*; valid there: ';'"),
         (
             "1,2\n",
@@ -157,6 +160,7 @@ def test_a_column_of_numbers_stays_one_and_its_bad_cell_is_named(cell, tmp_path)
         (["10-19", "20-29"] * 15, True),
         (["7", "x", "y"] * 10, True),
         (["1", "2", "x"] * 10, False),
+        ([str(i) if i % 3 == 0 else "unknown" for i in range(90)], False),
         (["1", "", ""] * 10, False),
         (["?", "NA"], False),
         (["1,000", "2,500"] * 15, False),

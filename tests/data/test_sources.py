@@ -195,7 +195,8 @@ def test_held_out_examples_that_are_training_examples_are_counted(zero):
     rows = np.array([0, 1, 3]), np.array([2, 4, 5])
     columns = {"x": x, "label": np.arange(6)}
     notes = sources.parted(columns, rows, kind="euclidean").notes
-    assert notes == ("data: 2 of 3 held-out examples (66.7%) are training examples too",)
+    line = "data: 2 of 3 held-out examples (66.7%) are training examples too, by a random split"
+    assert notes == (line,)
     train, test = (sources.take_rows(columns, side) for side in rows)
     assert not sources.build(train, test, kind="euclidean").notes, (
         "published splits are as they are"
@@ -205,7 +206,7 @@ def test_held_out_examples_that_are_training_examples_are_counted(zero):
     )[3]
     tables = {"x": {"numeric": x, "classes": np.array([[0], [0], [1], [0], [0], [0]])}}
     parts = (sources.take_rows(tables, side)["x"] for side in rows)
-    assert sources.repeats(*parts)[0].startswith("data: 1 of 3 ")
+    assert sources.repeats(*parts, "")[0].startswith("data: 1 of 3 ")
 
 
 def test_bytes_of_an_image_have_256_values():

@@ -292,7 +292,8 @@ def test_what_a_person_should_know_is_noted(tmp_path):
     content = lines(lambda i: f"{i % 3},{'' if i == 7 else 'ab'[i % 2]}")
     notes = data.load(own(tmp_path, "csv", content, labels=True)).notes
     assert notes == (
-        "data: 4 of 4 held-out examples (100.0%) are training examples too",
+        "data: 4 of 4 held-out examples (100.0%) are training examples too, by a random"
+        " split (config.data.unique=True keeps equal examples on one side)",
         "data: column '1' lacks 1 of 40 words; '' counts as a word",
     )
     content = lines(lambda i: f"{i},{'?' if i < 3 else 'ab'[i % 2]}")
@@ -303,6 +304,27 @@ def test_what_a_person_should_know_is_noted(tmp_path):
     assert data.load(turned).notes == (
         "data: angles beyond [-pi, pi) were brought there by full turns",
     )
+
+
+@pytest.mark.parametrize("name", ["csv", "npz", "table", "text"])
+def test_equal_examples_stay_on_one_side(name, tmp_path):
+    """The rows of 30 different ones, each met up to five times."""
+    which = np.random.default_rng(0).integers(0, 30, 100)
+    content = {
+        "csv": lines(lambda i: f"{which[i]},{which[i] % 7}", 100),
+        "npz": {"x": np.stack([which / 3, -which], 1), "label": which % 2},
+        "table": lines(lambda i: f"{which[i]},{'ab'[which[i] % 2]}", 100),
+        "text": lines(lambda i: f"{which[i]:02d}", 100),
+    }[name]
+    keys = {"csv": {}, "npz": {"kind": "euclidean"}, "table": {}, "text": {"lines": True}}[name]
+    config = own(tmp_path, name, content, **keys)
+    assert "config.data.unique=True" in data.load(config).notes[0]
+    apart = data.load({**config, "unique": True})
+    assert not apart.notes and apart.train.size + apart.test.size == 100
+    number = len(np.unique(which))
+    x = apart.test.take(np.arange(apart.test.size))["x"]
+    x = x["numeric"] if name == "table" else x
+    assert len(np.unique(x, axis=0)) == round(0.1 * number)
 
 
 def test_labels_are_numerals_or_words(tmp_path):
