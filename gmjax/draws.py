@@ -6,8 +6,8 @@ the first entry whose partial sum exceeds v. The sums are taken in two levels of
 entries: over blocks, and within the block that v falls in.
 
 No comparison of rounded sums decides what is possible: a block or an entry is chosen among those
-of positive weight, and the last of these where rounding leaves none. So an entry of weight zero is
-never drawn, however the compiler fuses the products. Prefix sums are taken as trees, whose rounding
+of positive weight, and the heaviest where rounding leaves none. So an entry of weight zero is never
+drawn, however the compiler fuses the products. Prefix sums are taken as trees, whose rounding
 grows as log K, so that many small weights beside a large one keep their sum.
 
 A Poisson number of rate r is the smallest n with u < P(N <= n). Below `MANY` the probabilities are
@@ -62,11 +62,11 @@ def chooser(weights: Array) -> Callable[[Array], Array]:
 
     def choose(u: Array) -> Array:
         v = u * upto[..., -1]
-        block = _first(upto > v[..., None], sums > 0)
+        block = _first(upto > v[..., None], sums)
         before = jnp.take_along_axis(upto, jnp.maximum(block - 1, 0)[..., None], -1)[..., 0]
         v = v - jnp.where(block > 0, before, 0)
         inside = jnp.take_along_axis(table, block[..., None, None], -2)[..., 0, :]
-        return block * width + _first(_prefix(inside) > v[..., None], inside > 0)
+        return block * width + _first(_prefix(inside) > v[..., None], inside)
 
     return choose
 
@@ -93,13 +93,13 @@ def _prefix(x: Array) -> Array:
     return x
 
 
-def _first(past: Array, possible: Array) -> Array:
-    """The first possible entry that is past, else the last possible one, else 0: [...] int32."""
-    n = possible.shape[-1]
+def _first(past: Array, weights: Array) -> Array:
+    """The first entry of positive weight that is past, else the heaviest one: [...] int32."""
+    n = weights.shape[-1]
     place = jnp.arange(n, dtype=jnp.int32)
-    # One reduction: those that are past in order, then the others from the last on.
-    rank = jnp.min(jnp.where(possible, jnp.where(past, place, 2 * n - place), 3 * n), -1)
-    return jnp.where(rank < n, rank, jnp.where(rank < 3 * n, 2 * n - rank, 0))
+    heaviest = weights == jnp.max(weights, -1, keepdims=True)
+    rank = jnp.where(past & (weights > 0), place, jnp.where(heaviest, n + place, 2 * n))
+    return jnp.min(rank, -1) % n
 
 
 def poisson(u: Array, rate: Array) -> Array:
