@@ -30,6 +30,7 @@ import jax.numpy as jnp
 
 from gmjax import draws
 from gmjax.losses.times import TimeSampler
+from gmjax.processes.chains import tiny
 from gmjax.processes.ctmc import (
     CTMC,
     Parametrisation,
@@ -70,7 +71,7 @@ def jump_term(ctmc: CTMC, read: Parametrisation, c: Corrupted, out: Array) -> Ar
     before = total - leave[c.x][..., None] + leave  # Z with one site moved, over beta
     ratio = jnp.exp(conditional_log_ratio(ctmc, c.x0, c.x, c.t))
     back = chain.rates_in(c.x) * ratio * c.free[..., None]
-    mass = jnp.sum(back / jnp.maximum(before, 1e-30))
+    mass = jnp.sum(back / jnp.maximum(before, tiny(before)))
     weight = jnp.where(c.jumped & (mass > 0), 1 / jnp.where(mass > 0, mass, 1), 0)
     return _divergence(ctmc, read, c, out, weight)
 
@@ -96,7 +97,7 @@ def _flat_divergence(ctmc, read, c, out, weight):
     at_x0, elsewhere = chain.row(zero, schedule.clock(c.t))[:2]
     q = jnp.where(c.x == c.x0, at_x0, elsewhere)
     gain = jnp.log(at_x0 / q)
-    loss = jnp.log(jnp.maximum(elsewhere, 1e-30) / q)
+    loss = jnp.log(jnp.maximum(elsewhere, tiny(q)) / q)
     # At y = x log s is zero and s is one: sums over all y are right but for that one.
     log_s = jnp.minimum(read.log_ratio(out, c.x, c.t), _LARGEST)
     others = gain + (chain.num_states - 1) * loss - jnp.sum(log_s, -1)

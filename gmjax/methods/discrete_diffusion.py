@@ -167,7 +167,8 @@ def sampler(
         stepper = steppers.corrected(
             stepper, noise, read, steppers.JUMPS[kind], **dict(c.corrector)
         )
-    grid = lookup({**grids.GRIDS, "adaptive": grids.noise}, c.grid, "config.sample.grid")
+    lookup({**grids.GRIDS, "adaptive": None}, c.grid, "config.sample.grid")
+    times = grids.build("noise" if c.grid == "adaptive" else c.grid, steps, t_min, noise.schedule)
 
     def draw(predict, key, n, cond=None, *, trajectory=0, place=None) -> Samples:
         key_base, key_run, key_pilot, key_last = jax.random.split(key, 4)
@@ -184,17 +185,16 @@ def sampler(
             project = steppers.infill(noise, cond["observed"], values, c.clean)
             x = project(key_base, x, jnp.ones(n))
         predict, passes = guide(predict)
-        times = grid(steps, t_min, noise.schedule)
         if stepper is None:
             path = exact.exact(noise, read, predict, key_run, x, times, cond)
             t = jnp.full(n, t_min)
             x0 = last(predict, key_last, path.x, t, cond)
             x0 = project(key_last, x0, jnp.zeros(n)) if project else x0
             return Samples(x0, passes * (path.nfe + 1), times)
-        pilot = 0
+        grid, pilot = times, 0
         if c.grid == "adaptive":
             few = jax.tree.map(lambda a: a[:64], (x, cond))
-            times = steppers.adaptive_grid(
+            grid = steppers.adaptive_grid(
                 stepper, read, predict, key_pilot, few[0], times, steps, few[1]
             )
             pilot = 2 * steps + 1
@@ -203,7 +203,7 @@ def sampler(
             predict,
             key_run,
             x,
-            times,
+            grid,
             cond,
             finish=last,
             project=project,

@@ -212,8 +212,8 @@ def _flow(config: Config, process: Process, schedule: Schedule, t_min: float) ->
             f"config.evaluate.likelihood='flow': config.process.name={config.process.name!r} has"
             " no probability flow; valid: elbo"
         )
-    grid = lookup(grids.GRIDS, config.sample.grid, "config.sample.grid")
-    steps = grid(positive(config.evaluate, "evaluate.steps"), t_min, schedule)
+    number = positive(config.evaluate, "evaluate.steps")
+    steps = grids.build(config.sample.grid, number, t_min, schedule)
     run = flow.log_likelihood(process, steps, config.evaluate.probes, config.evaluate.probe)
     return lambda predict, key, x, cond: {"nats": -run(predict, key, x, cond)}
 
@@ -243,7 +243,7 @@ def sampler(
     for name in ("num_samples", "batch_size"):
         positive(c, f"sample.{name}")
     stepper = lookup(markov.STEPPERS, c.name, "config.sample.name")(process)
-    times = lookup(grids.GRIDS, c.grid, "config.sample.grid")(steps, t_min, schedule)
+    times = grids.build(c.grid, steps, t_min, schedule)
 
     def draw(predict, key, n, cond=None, *, trajectory=0, place=None) -> Samples:
         key_base, key_run = jax.random.split(key)

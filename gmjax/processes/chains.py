@@ -12,16 +12,22 @@ With alpha = exp(-b), the two chains that large vocabularies need are closed-for
     uniform,   R = 1 1^T / S - I:    q_b(y | x) = alpha [x = y] + (1 - alpha) / S
     absorbing, R = 1 e_m^T - I:      q_b(y | x) = alpha [x = y] + (1 - alpha) [y = m]
 
-and no S x S matrix is ever built. Any other reversible chain is diagonalised once, in
-float64: with D = diag(stationary), D^1/2 R D^-1/2 is symmetric, so q_b = U exp(b Lambda) W
-with U W = I. A chain that is not reversible gets the exponentials exp(2^j h R), taken once in
-float64; those of the binary digits of b / h multiply up to q_b, and a short series covers what
-is left below h. Both act on laws by products with constant S x S matrices, so a batch with a
-time an example needs no matrix an example.
+and no S x S matrix is ever built. Any other chain is uniformised: with c the largest rate out of
+a state, P = I + R / c is a stochastic matrix, and for the time b = n h + r, 0 <= r < h = 16 / c,
+
+    q_b = (sum_j e^(-c r) (c r)^j / j! P^j) prod_l exp(d_l B^l h R),    n = sum_l d_l B^l,
+
+with the powers of P and the exponentials of every digit d_l tabulated once in float64. All entries
+are sums of products of numbers that are not negative, so that small ones are as accurate, relative
+to themselves, as large ones. Ratios and posteriors need that, and eigenvectors do not give it: they
+leave an error of 4e-8 whatever the entry. A time costs one sum of 64 matrices and a product or two
+of S x S matrices.
 
 All functions act on arrays of sites x: [...] with one clock time b: []; vmap for batches.
 """
 
+import functools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -34,8 +40,10 @@ from gmjax import draws
 from gmjax.types import Array, UserError
 
 _EXACT = jax.lax.Precision.HIGHEST  # kernels must not drop to TF32 on a GPU
-_TINY = 1e-30
-_DIGITS = 24  # of b / h: as many as float32 holds
+_SPAN = 16.0  # c h, jumps of P in the time that the sum covers
+_TABLE = 2**22  # numbers in a table of digits, 64 matrices at least
+_MIXED = 60.0  # beyond this clock nothing is left of the start
+RARE = 1e-10  # what is less likely is not drawn: uniform numbers are 2^-23 apart
 
 
 class Chain(NamedTuple):
@@ -48,7 +56,8 @@ class Chain(NamedTuple):
     exit_rate: Callable[[Array], Array]  # x [...] -> sum of rates_out [...]
     push: Callable[[Array, Array], Array]  # p [..., V or K], b [] -> p q_b [..., K]
     log_push: Callable[[Array, Array], Array]  # the same for log p -> log law
-    pull: Callable[[Array, Array], Array]  # law [..., K], b [] -> p [..., K] with push(p) = law
+    # law [..., K], b [] -> p [..., K] with push(p) = law, as far as b can be undone
+    pull: Callable[[Array, Array], Array]
     row: Callable[[Array, Array], Array]  # x [...], b [] -> q_b(. | x) [..., K]
     column: Callable[[Array, Array], Array]  # x [...], b [] -> q_b(x | .) [..., K]
     sample: Callable[..., Array]  # key, x [...], b [] -> X_b given X_0 = x
@@ -89,9 +98,9 @@ def uniform(num_values: int) -> Chain:
         push=push,
         # log p is a normalised law here, so its sum is one.
         log_push=lambda log_p, b: jnp.log(
-            jnp.exp(log_p - b) + jnp.maximum(-jnp.expm1(-b) / s, _TINY)
+            jnp.exp(log_p - b) + jnp.maximum(-jnp.expm1(-b) / s, tiny(log_p))
         ),
-        pull=lambda law, b: push(law, -b),
+        pull=lambda law, b: push(law, -jnp.minimum(b, _MIXED)),
         row=row,
         column=row,  # the chain is symmetric
         sample=sample,
@@ -120,7 +129,7 @@ def absorbing(num_values: int) -> Chain:
         return jnp.concatenate([stays, total - jnp.sum(stays, -1, keepdims=True)], -1)
 
     def log_push(log_p, b):
-        masked = jnp.log(jnp.maximum(-jnp.expm1(-b), _TINY))
+        masked = jnp.log(jnp.maximum(-jnp.expm1(-b), tiny(log_p)))
         return jnp.concatenate(
             [log_p[..., :mask] - b, jnp.broadcast_to(masked, (*log_p.shape[:-1], 1))], -1
         )
@@ -142,7 +151,7 @@ def absorbing(num_values: int) -> Chain:
         exit_rate=lambda x: (x != mask).astype(jnp.float32),
         push=push,
         log_push=log_push,
-        pull=lambda law, b: push(law, -b),
+        pull=lambda law, b: push(law, -jnp.minimum(b, _MIXED)),
         row=lambda x, b: push(jax.nn.one_hot(x, k), b),
         column=column,
         sample=sample,
@@ -196,46 +205,46 @@ def rates(matrix: np.ndarray) -> Chain:
     r = check_rates(matrix)
     s = len(r)
     pi = stationary_law(r)
-    flow = pi[:, None] * r
-    reversible = bool(np.all(pi > 1e-12)) and np.allclose(flow, flow.T, rtol=1e-8, atol=1e-12)
-    make = _spectral if reversible else _binary
-    forward, backward = make(r, pi), make(r, pi, transpose=True)
+    factors = _factors(r)
     off = r - np.diag(np.diag(r))
-    out, into, leave = (jnp.asarray(m, jnp.float32) for m in (off, off.T, off.sum(1)))
 
+    def kernel(b):
+        return functools.reduce(_times, factors(b))
+
+    # One S x S kernel costs less than several products where the sites are many.
     def push(p, b):
-        small = p[..., 0].size < s  # else one S x S kernel costs less than two products
-        law = forward(p, b) if small else _times(p, forward(jnp.eye(s), b))
-        return jnp.maximum(law, 0)
+        few = p[..., 0].size < s
+        return functools.reduce(_times, factors(b), p) if few else _times(p, kernel(b))
 
-    def rows(apply, x, b):
-        small = x.size < s
-        law = apply(jax.nn.one_hot(x, s), b) if small else apply(jnp.eye(s), b)[x]
-        # Below this an entry is rounding, of either sign, and counts as impossible.
-        return jnp.where(law < 1e-8, 0, law)
+    def row(x, b, transpose=False):
+        turned = lambda matrix: matrix.T if transpose else matrix
+        if x.size >= s:
+            return turned(kernel(b))[x]
+        first, *rest = map(turned, factors(b))  # they commute
+        return functools.reduce(_times, rest, first[x])
 
     def sample(key, x, b):
+        law = row(x, b)
         u = jax.random.uniform(key, x.shape)
-        return draws.categorical(u, rows(forward, x, b)).astype(x.dtype)
+        return draws.categorical(u, jnp.where(law < RARE, 0, law)).astype(x.dtype)
 
     # Beyond this clock the kernel cannot be inverted in float32, and the inverse stops there.
     farthest = float(np.log(1e5) / np.abs(np.linalg.eigvals(r)).max())
 
     def pull(law, b):
-        kernel = forward(jnp.eye(s), jnp.minimum(b, farthest))
-        return jnp.linalg.solve(kernel.T, law[..., None])[..., 0]
+        return jnp.linalg.solve(kernel(jnp.minimum(b, farthest)).T, law[..., None])[..., 0]
 
     return Chain(
         num_states=s,
         num_values=s,
-        rates_out=lambda x: out[x],
-        rates_in=lambda x: into[x],
-        exit_rate=lambda x: leave[x],
+        rates_out=lambda x: jnp.asarray(off, float)[x],
+        rates_in=lambda x: jnp.asarray(off.T, float)[x],
+        exit_rate=lambda x: jnp.asarray(off.sum(1), float)[x],
         push=push,
-        log_push=lambda log_p, b: jnp.log(jnp.maximum(push(jnp.exp(log_p), b), _TINY)),
+        log_push=lambda log_p, b: jnp.log(jnp.maximum(push(jnp.exp(log_p), b), tiny(log_p))),
         pull=pull,
-        row=lambda x, b: rows(forward, x, b),
-        column=lambda x, b: rows(backward, x, b),
+        row=row,
+        column=lambda x, b: row(x, b, transpose=True),
         sample=sample,
         stationary=pi,
     )
@@ -271,45 +280,58 @@ def stationary_law(r: np.ndarray) -> np.ndarray:
     return np.maximum(pi, 0) / np.maximum(pi, 0).sum()
 
 
-def _spectral(r: np.ndarray, pi: np.ndarray, transpose: bool = False) -> Callable:
-    """(p, b) -> p exp(b R) of a reversible chain, from one symmetric eigendecomposition."""
-    root = np.sqrt(pi)
-    values, vectors = np.linalg.eigh(root[:, None] * r / root)
-    left, right = vectors / root[:, None], vectors.T * root
-    u, w = (right.T, left.T) if transpose else (left, right)
-    u, w = jnp.asarray(u, jnp.float32), jnp.asarray(w, jnp.float32)
-    decay = jnp.asarray(np.minimum(values, 0), jnp.float32)
-    return lambda p, b: _times(_times(p, u) * jnp.exp(b * decay), w)
+def _factors(r: np.ndarray) -> Callable[[Array], list[Array]]:
+    """b [] -> matrices [S, S] whose product is exp(b R), in the type of b; see the module."""
+    s, c = len(r), float(-np.diag(r).min())
+    stochastic = np.maximum(r / c + np.eye(s), 0)
+    powers = [np.eye(s)]
+    while len(powers) < 4 * _SPAN:  # a Poisson number of mean 16 is larger with chance 1e-19
+        powers.append(_normal(powers[-1] @ stochastic))
+    # Past 40 relaxation times the law has its limit; never more than float32 tells apart.
+    slowest = np.sort(np.abs(np.linalg.eigvals(r).real))[1]
+    number = int(min(np.ceil(40 * c / (slowest * _SPAN)), 2**20))
+    place, base = next(
+        (place, base)
+        for place in range(1, 21)
+        if place * (base := math.ceil((number + 1) ** (1 / place))) <= max(64, _TABLE // s**2)
+    )
+    weights = np.cumprod(np.concatenate([[math.exp(-_SPAN)], _SPAN / np.arange(1, len(powers))]))
+    step = _normal(np.tensordot(weights, powers, 1))
+    digits = []
+    for _ in range(place):
+        row = [np.eye(s)]
+        for _ in range(base):
+            row.append(_normal(row[-1] @ step))
+        digits.append(np.stack(row[:base]))
+        step = row[base]
+
+    def factors(b: Array) -> list[Array]:
+        tau = jnp.minimum(c * jnp.asarray(b, jnp.result_type(b, jnp.float32)), number * _SPAN)
+        n = jnp.floor(tau / _SPAN)
+        left = tau - _SPAN * n
+        # Poisson's law of mean `left` from that of mean 16: the logarithms are small.
+        share = jnp.log(jnp.maximum(left / _SPAN, tiny(left)))
+        change = jnp.exp(jnp.arange(len(powers)) * share + (_SPAN - left))
+        chance = jnp.asarray(weights, tau.dtype) * change
+        table = jnp.asarray(np.stack(powers), tau.dtype)
+        found = [jnp.tensordot(chance, table, 1, precision=_EXACT)]
+        rest = n.astype(jnp.int32)
+        for row in digits:
+            found.append(jnp.asarray(row, tau.dtype)[rest % base])
+            rest = rest // base
+        return found
+
+    return factors
 
 
-def _binary(r: np.ndarray, pi: np.ndarray, transpose: bool = False) -> Callable:
-    """(p, b) -> p exp(b R) of any chain, from the binary digits of b."""
-    del pi
-    # |h R| <= 1/8 in the maximum norm: five terms of the series leave 4e-8.
-    h = 1 / (16 * np.abs(np.diag(r)).max())
-    matrix = r.T if transpose else r
-    exponentials = [scipy.linalg.expm(h * matrix)]
-    for _ in range(_DIGITS - 1):
-        exponentials.append(exponentials[-1] @ exponentials[-1])
-    powers = jnp.asarray(np.stack(exponentials), jnp.float32)
-    step = jnp.asarray(h * matrix, jnp.float32)
+def _normal(matrix: np.ndarray) -> np.ndarray:
+    """Rows that sum to one, which rounding must not lose over many products."""
+    return matrix / matrix.sum(1, keepdims=True)
 
-    def apply(p, b):
-        n = jnp.minimum(jnp.floor(b / h), 2**_DIGITS - 1)
-        left = jnp.minimum(b / h - n, 1)
-        term = p
-        for order in range(1, 6):
-            term = _times(term, step) * (left / order)
-            p = p + term
-        digits = (n.astype(jnp.int32) >> jnp.arange(_DIGITS)) & 1
 
-        def multiply(p, digit_power):
-            digit, power = digit_power
-            return jnp.where(digit == 1, _times(p, power), p), None
-
-        return jax.lax.scan(multiply, p, (digits, powers))[0]
-
-    return apply
+def tiny(like: Array) -> float:
+    """The least number of the type of an array, nearly; less may count as zero."""
+    return 8 * float(jnp.finfo(like.dtype).tiny)
 
 
 def _times(p: Array, kernel: Array) -> Array:

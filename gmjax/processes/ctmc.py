@@ -30,12 +30,13 @@ import jax
 import jax.numpy as jnp
 
 from gmjax import draws, generators
-from gmjax.processes.chains import Chain
+from gmjax.processes.chains import Chain, tiny
 from gmjax.processes.schedules import Schedule
 from gmjax.spaces.discrete import discrete
 from gmjax.types import Array, Distribution, Process
 
 _NEVER = -1e30  # the log of an impossible event, finite so that gradients are
+_HIGH = 80.0  # of a log ratio: its exponential is finite, sums of many such too
 
 
 class CTMC(NamedTuple):
@@ -119,7 +120,7 @@ def ratio_to_posterior(ctmc: CTMC, ratio: Array, x: Array, t: Array) -> Array:
     """
     chain, schedule = ctmc
     g = chain.pull(ratio, schedule.clock(t))[..., : chain.num_values]
-    g = jnp.maximum(g / jnp.max(jnp.abs(g), -1, keepdims=True), 1e-9)
+    g = jnp.maximum(g / jnp.maximum(jnp.max(jnp.abs(g), -1, keepdims=True), tiny(g)), 1e-9)
     return leave_one_out_to_posterior(ctmc, jnp.log(g), x, t)
 
 
@@ -127,19 +128,18 @@ def posterior(ctmc: CTMC) -> Parametrisation:
     """The output is logits of p(x0 | x_t)."""
     chain, schedule = ctmc
 
-    def log_ratio(out, x, t):
-        log_g = posterior_to_leave_one_out(ctmc, jax.nn.log_softmax(out, -1), x, t)
-        return leave_one_out_to_log_ratio(ctmc, log_g, x, t)
-
     def law(out, x, t, s):
-        # g without its norm, which no ratio needs; the floor keeps an impossible x0 from
-        # leaving no weight at all.
+        # sum_x0 p(x0 | x) q_s(. | x0) / q_t(x | x0): g without its norm, which no ratio needs. The
+        # floor keeps an impossible x0 from leaving no weight at all.
         q = chain.column(x, schedule.clock(t))[..., : chain.num_values]
-        p = jnp.maximum(jax.nn.softmax(out, -1), 1e-30)
-        return chain.push(jnp.where(q > 0, p / jnp.maximum(q, 1e-30), 0), schedule.clock(s))
+        p, least = jnp.maximum(jax.nn.softmax(out, -1), 1e-30), 1e3 * tiny(q)
+        return chain.push(jnp.where(q > least, p / jnp.maximum(q, least), 0), schedule.clock(s))
 
     def ratio(out, x, t):
         return _over(law(out, x, t, t), x)
+
+    def log_ratio(out, x, t):
+        return _relative(_log(law(out, x, t, t)), x)
 
     return Parametrisation(lambda out, x, t: jax.nn.log_softmax(out, -1), log_ratio, ratio, law)
 
@@ -164,12 +164,12 @@ def log_ratio(ctmc: CTMC) -> Parametrisation:
 
     def law(out, x, t, s):
         elapsed = schedule.clock(t) - schedule.clock(s)
-        return jnp.maximum(chain.pull(jnp.exp(_relative(out, x)), elapsed), 0)
+        return jnp.maximum(chain.pull(jax.nn.softmax(out, -1), elapsed), 0)
 
     return Parametrisation(
-        lambda out, x, t: ratio_to_posterior(ctmc, jnp.exp(_relative(out, x)), x, t),
+        lambda out, x, t: ratio_to_posterior(ctmc, jax.nn.softmax(out, -1), x, t),
         lambda out, x, t: _relative(out, x),
-        lambda out, x, t: jnp.exp(_relative(out, x)),
+        lambda out, x, t: jnp.exp(jnp.minimum(_relative(out, x), _HIGH)),
         law,
         logits=False,
     )
@@ -225,7 +225,7 @@ def process(ctmc: CTMC, shape: tuple[int, ...]) -> Process:
 
     def phi(x, t, target, score):
         # 0 log 0: a ratio that vanishes leaves only the rate of the model.
-        known = jnp.log(jnp.where(target > 0, target / jnp.maximum(score, 1e-30), 1))
+        known = jnp.log(jnp.where(target > 0, target / jnp.maximum(score, tiny(score)), 1))
         excess = score - target + target * known
         return schedule.rate(t) * jnp.sum(chain.rates_in(x) * excess)
 
@@ -257,11 +257,11 @@ def _law(ctmc: CTMC, log_g: Array, s: Array) -> Array:
 
 def _over(law: Array, x: Array) -> Array:
     """law(y) / law(x) at every site."""
-    return law / jnp.maximum(jnp.take_along_axis(law, x[..., None], -1), 1e-30)
+    return law / jnp.maximum(jnp.take_along_axis(law, x[..., None], -1), tiny(law))
 
 
 def _log(p: Array) -> Array:
-    return jnp.where(p > 0, jnp.log(jnp.maximum(p, 1e-30)), _NEVER)
+    return jnp.where(p > 0, jnp.log(jnp.maximum(p, tiny(p))), _NEVER)
 
 
 def _relative(log_law: Array, x: Array) -> Array:

@@ -14,6 +14,9 @@ import numpy as np
 
 from gmjax.types import Array, UserError
 
+_LEAST, _MOST = 1e-6, 1e6  # of a rate: clocks stay numbers that single precision can tell apart
+_FINEST = 1e-8  # of an alpha, a tenth of the distance of 1 from the next number
+
 
 class Schedule(NamedTuple):
     """The clock of a chain on t in [0, 1]."""
@@ -39,7 +42,7 @@ def linear(start: float = 0.1, end: float = 10.0) -> Schedule:
     _positive("end", end)
     slope = end - start
     return Schedule(
-        lambda t: start + slope * t,
+        lambda t: jnp.maximum(start + slope * t, min(start, end)),  # rounding may pass the end
         lambda t: start * t + 0.5 * slope * t**2,
         # The root of slope t^2 / 2 + start t = b, in the form that survives slope = 0.
         lambda b: 2 * b / (start + jnp.sqrt(start**2 + 2 * slope * b)),
@@ -69,8 +72,8 @@ def cosine(alpha_min: float = 1e-4) -> Schedule:
 def geometric(a: float = 3.0, b: float = 100.0) -> Schedule:
     """beta(t) = a b^t log b, B(t) = a (b^t - 1) (Campbell et al. 2022)."""
     _positive("a", a)
-    if not b > 1:
-        raise UserError(f"config.process.schedule.b={b} must exceed 1")
+    if not 1 < b <= _MOST:
+        raise UserError(f"config.process.schedule.b={b} must lie in (1, {_MOST:g}]")
     log_b = float(np.log(b))
     return Schedule(
         lambda t: a * log_b * jnp.exp(log_b * t),
@@ -83,9 +86,16 @@ def log_linear(alpha_min: float = 1e-4) -> Schedule:
     """alpha(t) = 1 - (1 - alpha_min) t: a masked share that grows linearly."""
     _fraction("alpha_min", alpha_min)
     c = 1 - alpha_min
+
+    def clock(t):
+        # 1 - c t keeps its digits near t = 1 where c rounds to 1, and log1p those at small t.
+        early = t < 0.5
+        late = jnp.where(early, 1.0, (1 - t) + alpha_min * t)
+        return jnp.where(early, -jnp.log1p(-c * t), -jnp.log(late))
+
     return Schedule(
-        lambda t: c / (1 - c * t),
-        lambda t: -jnp.log1p(-c * t),
+        lambda t: c / ((1 - t) + alpha_min * t),
+        clock,
         lambda b: -jnp.expm1(-b) / c,
     )
 
@@ -100,10 +110,15 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
 
 
 def _positive(name: str, value: float) -> None:
-    if not value > 0:
-        raise UserError(f"config.process.schedule.{name}={value} must be positive")
+    if not _LEAST <= value <= _MOST:
+        raise UserError(
+            f"config.process.schedule.{name}={value} must be positive, in [{_LEAST:g}, {_MOST:g}]"
+        )
 
 
 def _fraction(name: str, value: float) -> None:
-    if not 0 < value < 1:
-        raise UserError(f"config.process.schedule.{name}={value} must lie in (0, 1)")
+    if not _FINEST <= value < 1:
+        raise UserError(
+            f"config.process.schedule.{name}={value} must lie in (0, 1), at least {_FINEST:g}:"
+            " single precision knows no time nearer to 1"
+        )

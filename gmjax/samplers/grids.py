@@ -59,6 +59,24 @@ def equidistribute(times: Array, density: Array, steps: int) -> Array:
 GRIDS: dict[str, Callable[..., Array]] = {"uniform": uniform, "noise": noise, "clock": clock}
 
 
+def build(name: str, steps: int, t_min: float, schedule: Schedule) -> Array:
+    """The grid `config.sample.grid`, [steps + 1].
+
+    Raises:
+        UserError: an unknown name, or times that single precision cannot tell apart.
+    """
+    make = lookup(GRIDS, name, "config.sample.grid")
+    with jax.ensure_compile_time_eval():
+        times = make(steps, t_min, schedule)
+        falls = bool(jnp.all(jnp.diff(times) < 0))
+    if not falls:
+        raise UserError(
+            f"config.sample.grid={name!r}: {steps} steps on this schedule have times that are"
+            " equal in single precision; valid: config.sample.grid=uniform, or fewer steps"
+        )
+    return times
+
+
 # -- grids of a Gaussian path ---------------------------------------------------------------------
 
 

@@ -8,11 +8,12 @@ import tiny
 
 from gmjax.likelihoods.elbo import discrete_elbo
 from gmjax.losses import discrete, times
-from gmjax.processes import ctmc, schedules
+from gmjax.processes import chains, ctmc, schedules
 from gmjax.types import UserError
 
 NAMES = list(tiny.CHAINS)
 T_MIN = 1e-3
+KEY = jax.random.key(0)
 
 
 def cases():
@@ -253,3 +254,96 @@ def test_short_cut_of_a_flat_chain_changes_nothing(kind):
         both = [jax.value_and_grad(value)(out, noise, term) for noise in (w.ctmc, slow)]
         np.testing.assert_allclose(both[0][0], both[1][0], rtol=1e-5)
         np.testing.assert_allclose(both[0][1], both[1][1], rtol=1e-4, atol=1e-5)
+
+
+# -- dense chains: every pair of a start and a state, in single precision against double ----------
+
+DENSE = {
+    "birth_death": (lambda: chains.birth_death(6), 0.01),
+    "birth_death, early": (lambda: chains.birth_death(9), 1e-3),
+    "gaussian": (lambda: chains.gaussian(9, 4.0, 2.0), 1e-3),
+    "gaussian, late": (lambda: chains.gaussian(9, 4.0, 2.0), 0.9),
+    "rates": (lambda: chains.rates(tiny.CYCLE), 1e-3),
+}
+
+
+def pairs(chain, t, kind, dtype):
+    """Values of the bound's integrand and their gradient in the output, of every (x0, x).
+
+    Returns:
+        q(x | x0) and value [S, S], gradient [S, S, S], and the sum of the terms' sizes [S, S].
+    """
+    s = chain.num_states
+    noise = ctmc.CTMC(chain, schedules.log_linear(1e-3))
+    read = ctmc.PARAMETRISATIONS[kind](noise)
+    logits = jnp.asarray(np.random.default_rng(0).normal(size=s), dtype)
+    t = jnp.asarray(t, dtype)
+
+    def value(out, x0, x):
+        flags = jnp.ones(1, bool), jnp.zeros((), bool)
+        noisy = discrete.Corrupted(x0[None], x[None], t, *flags)
+        return discrete.entropy_term(noise, read, noisy, out[None])[0]
+
+    def size(out, x0, x):
+        log_s = read.log_ratio(out[None], x[None], t)[0]
+        log_r = ctmc.conditional_log_ratio(noise, x0[None], x[None], t)[0]
+        r = jnp.exp(log_r)
+        terms = chain.rates_in(x) * (
+            jnp.exp(log_s) + r + jnp.where(r > 0, r * abs(log_r - log_s), 0)
+        )
+        return noise.schedule.rate(t) * jnp.sum(terms)
+
+    grid = lambda f: jax.vmap(lambda x0: jax.vmap(lambda x: f(logits, x0, x))(jnp.arange(s)))
+    values, slopes = jax.jit(grid(jax.value_and_grad(value)))(jnp.arange(s))
+    states = jnp.arange(s)
+    q = chain.row(states, noise.schedule.clock(t))
+    return [np.asarray(a) for a in (q, values, slopes, jax.jit(grid(size))(states))]
+
+
+@pytest.mark.parametrize("kind", ["posterior", "leave_one_out"])
+@pytest.mark.parametrize("name", DENSE)
+def test_a_dense_chain_has_no_pair_that_is_off(name, kind):
+    """All that a key can draw, whatever the key: no value is an outlier, and each is right."""
+    make, t = DENSE[name]
+    q, value, slope, _ = pairs(make(), t, kind, jnp.float32)
+    with jax.enable_x64(True):
+        q_exact, exact, exact_slope, size = pairs(make(), np.float32(t), kind, jnp.float64)
+    drawn = q >= chains.RARE
+    np.testing.assert_allclose(q[drawn], q_exact[drawn], rtol=1e-5)
+    assert np.all(np.isfinite(value[drawn])) and np.all(np.isfinite(slope[drawn]))
+    np.testing.assert_array_less(np.abs(value - exact)[drawn], 1e-5 * size[drawn])
+    np.testing.assert_array_less(np.abs(slope - exact_slope).max(-1)[drawn], 1e-5 * size[drawn])
+    # What is not drawn would not have mattered.
+    assert np.nansum(np.where(drawn, 0, q_exact * np.abs(exact))) < 1e-5 * np.sum(q_exact * exact)
+
+
+def test_the_bound_of_uniform_sites_is_that_of_double_precision():
+    """The sum over pairs at each time, for data uniform on 32 values that are not predicted."""
+    for dtype in (jnp.float32, jnp.float64):
+        with jax.enable_x64(dtype == jnp.float64):
+            q, value, *_ = pairs(chains.birth_death(32), 2e-3, "leave_one_out", dtype)
+            total = np.mean(np.sum(np.where(q >= chains.RARE, q * value, 0), 1))
+            assert value[q >= chains.RARE].max() < 1e6
+        if dtype == jnp.float32:
+            single = total
+    np.testing.assert_allclose(single, total, rtol=1e-5)
+
+
+@pytest.mark.parametrize("make", [chains.uniform, chains.birth_death])
+def test_ratios_beyond_single_precision_stay_finite(make):
+    """A clock of 300 and log ratios a thousand apart, in every reading of the output."""
+    noise = ctmc.CTMC(make(5), schedules.geometric(3.0, 100.0))
+    read = ctmc.log_ratio(noise)
+    out, x = 1e3 * jax.random.normal(KEY, (7, 5)), jnp.arange(7) % 5
+    loss = discrete.denoising(
+        noise, read, {"score_entropy": 1.0, "cross_entropy": 0.5}, times.uniform_in_t(1e-3)
+    )
+
+    @jax.jit
+    def run(out, t):
+        read_all = [f(out, x, t) for f in (read.log_posterior, read.log_ratio, read.ratio)]
+        whole = lambda out: loss(lambda *a: out[None], KEY, x[None], None)[0].sum()
+        return read_all, read.law(out, x, t, t / 2), jax.value_and_grad(whole)(out)
+
+    for t in (0.01, 0.6, 1.0):
+        assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(run(out, jnp.asarray(t))))

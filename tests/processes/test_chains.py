@@ -64,6 +64,54 @@ def test_kernel_is_the_matrix_exponential(name, b):
         )
 
 
+def positive_expm(r, b):
+    """exp(b R) in float64, every entry right relative to itself: sums of what is not negative."""
+    c = -np.diag(r).min()
+    halvings = max(0, int(np.ceil(np.log2(max(b * c, 1e-12))))) + 1
+    step = b / 2**halvings * (r + c * np.eye(len(r)))
+    q = term = np.eye(len(r))
+    for j in range(1, 100):
+        term = term @ step / j
+        q = q + term
+    q = q * np.exp(-b * c / 2**halvings)
+    for _ in range(halvings):
+        q = q @ q
+        q /= q.sum(1, keepdims=True)
+    return q
+
+
+DENSE = {
+    "birth_death": lambda: chains.birth_death(17),
+    "gaussian": lambda: chains.gaussian(33, 8.0, 1.0),
+    "rates": lambda: chains.rates(CYCLE),
+    "fast": lambda: chains.rates(1e3 * CYCLE),
+    "slow": lambda: chains.birth_death(64),
+}
+
+
+@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize("name", DENSE)
+def test_small_entries_of_a_dense_kernel_are_right(name, double):
+    with jax.enable_x64(double):
+        chain = DENSE[name]()
+        states = jnp.arange(chain.num_states)
+        off = np.asarray(chain.rates_out(states), np.float64)
+        r = off - np.diag(off.sum(1))
+        both = lambda x: jax.jit(lambda b: (chain.row(x, b), chain.column(x, b)))
+        runs = [(states, both(states)), (states[1:2], both(states[1:2]))]
+        for b in np.float32([1e-4, 1e-3, 0.01, 0.3, 4.0, 60.0, 1e3, 1e4]).astype(float):
+            q = positive_expm(r, b)
+            for at, run in runs:
+                for found, exact in zip(run(b), (q[at], q[:, at].T), strict=True):
+                    assert found.dtype == (jnp.float64 if double else jnp.float32)
+                    seen = exact > 1e-30  # less may underflow
+                    # Sums of S numbers, three products deep, round to less.
+                    np.testing.assert_allclose(
+                        np.asarray(found)[seen], exact[seen], rtol=1e-10 if double else 1e-5
+                    )
+                    assert np.all(np.asarray(found) >= 0)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_rates_in_transpose_and_exit_rates_sum(name):
     chain, _ = CASES[name]

@@ -7,6 +7,7 @@ import pytest
 import scipy.integrate
 
 from gmjax.processes.schedules import SCHEDULES
+from gmjax.samplers import grids
 from gmjax.types import UserError
 
 TIMES = np.array([1e-3, 0.05, 0.3, 0.7, 0.99])
@@ -50,8 +51,49 @@ def test_inverse_undoes_the_clock(name):
         ("cosine", {"alpha_min": 1.0}),
         ("geometric", {"b": 1.0}),
         ("log_linear", {"alpha_min": 0.0}),
+        ("log_linear", {"alpha_min": 1e-9}),
+        ("cosine", {"alpha_min": 1e-12}),
+        ("constant", {"rate": np.inf}),
+        ("constant", {"rate": 1e30}),
+        ("linear", {"end": np.nan}),
+        ("geometric", {"a": 1e-9}),
+        ("geometric", {"b": np.inf}),
     ],
 )
 def test_bad_settings_are_named(name, kwargs):
     with pytest.raises(UserError, match=next(iter(kwargs))):
         SCHEDULES[name](**kwargs)
+
+
+EXTREMES = [
+    ("constant", {"rate": 1e-6}),
+    ("constant", {"rate": 1e6}),
+    ("linear", {"start": 1e-6, "end": 1e6}),
+    ("linear", {"start": 1e6, "end": 1e-6}),
+    ("cosine", {"alpha_min": 1e-8}),
+    ("geometric", {"a": 1e6, "b": 1e6}),
+    ("geometric", {"a": 1e-6, "b": 1.001}),
+    ("log_linear", {"alpha_min": 1e-8}),
+    ("log_linear", {"alpha_min": 0.999}),
+]
+
+
+@pytest.mark.parametrize("name, kwargs", EXTREMES)
+def test_what_is_accepted_has_a_finite_clock_and_grids_that_fall(name, kwargs):
+    s, t = SCHEDULES[name](**kwargs), jnp.asarray([1e-4, 1e-3, 0.5, 0.9, 1.0])
+    for f in (s.clock, s.rate):
+        assert np.all(np.isfinite(f(t))) and np.all(f(t) > 0)
+    assert np.all(np.diff(s.clock(t)) >= 0)
+    for grid in grids.GRIDS:
+        try:
+            times = grids.build(grid, 8, 1e-3, s)
+        except UserError as error:
+            assert "equal in single precision" in str(error)
+        else:
+            assert np.all(np.diff(times) < 0) and times[0] == 1 and times[-1] == np.float32(1e-3)
+
+
+def test_a_small_alpha_min_keeps_its_clock():
+    s = SCHEDULES["log_linear"](1e-8)
+    np.testing.assert_allclose(s.clock(jnp.ones(())), -np.log(1e-8), rtol=1e-6)
+    assert np.all(np.diff(grids.build("clock", 64, 1e-3, s)) < 0)
