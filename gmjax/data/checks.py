@@ -2,7 +2,7 @@
 
 Integers are handed out as int32, so none may reach 2^31; a number of values or of classes that
 is taken from the data may not pass `MANY`, because identifiers are no classes. Angles are brought
-to [-pi, pi) by full turns where they lie within two of them.
+to [-pi, pi) where they lie within a full turn of zero.
 """
 
 from collections.abc import Mapping

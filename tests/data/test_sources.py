@@ -244,7 +244,7 @@ def test_images_of_real_numbers_become_levels():
     np.testing.assert_array_equal(data.train.take(np.arange(4))["x"][..., 0], levels)
 
 
-def test_angles_within_two_turns_are_wrapped():
+def test_angles_within_a_turn_of_zero_are_wrapped():
     x = np.linspace(0, 2 * np.pi, 50)[:, None]
     data = sources.build({"x": x}, {"x": x - 2 * np.pi}, kind="torus")
     assert data.notes == ("data: angles beyond [-pi, pi) were brought there by full turns",)
