@@ -47,7 +47,8 @@ def evaluator(
 
     Args:
         method: its `evaluate` returns "nats", per site of discrete data, what it is made of, and
-            figures that are rows of the report, which keep their names and units.
+            figures that are rows of the report, which keep their names and units. It is given one
+            example at a time, vmapped: no figure depends on the batches or the devices.
         dataset: the test split is used.
         config: reads seed and evaluate.{batch_size, limit}.
         mesh: where the state lives.
@@ -57,8 +58,16 @@ def evaluator(
     # Rounded up to what the mesh divides; the mask drops what is padded.
     size = -(-config.evaluate.batch_size // mesh.size) * mesh.size
 
-    def values(state: PyTree, key: jax.Array, batch: dict) -> dict[str, jax.Array]:
-        return {**method.evaluate(state, key, batch), "mask": batch["mask"]}
+    def values(state: PyTree, batch: dict) -> dict[str, jax.Array]:
+        """Each example by itself, with a key of its own, whatever batch it comes in."""
+        index, mask = batch.pop("index"), batch.pop("mask")
+
+        def one(index, example):
+            alone = jax.tree.map(lambda a: a[None], example)
+            return method.evaluate(state, jax.random.fold_in(key, index), alone)
+
+        found = jax.tree.map(lambda a: a[:, 0], jax.vmap(one)(index, batch))
+        return {**found, "mask": mask}
 
     step = jax.jit(values, out_shardings=whole)
 
@@ -71,9 +80,8 @@ def evaluator(
             jax.process_index(),
             jax.process_count(),
         )
-        for i, local in enumerate(passes):
-            batch = sharding.global_batch(local, rows)
-            out = jax.device_get(step(state, jax.random.fold_in(key, i), batch))
+        for local in passes:
+            out = jax.device_get(step(state, sharding.global_batch(local, rows)))
             keep = out.pop("mask")
             for part, value in out.items():
                 found.setdefault(part, []).append(value[keep])
@@ -174,10 +182,10 @@ def draw(
 
 
 def condition(dataset: Dataset, config: Any, n: int) -> dict[str, np.ndarray]:
-    """What n samples are conditioned on: every class in turn, or held-out observed sites."""
+    """What n samples are conditioned on: classes as often as they occur, or held-out sites."""
     cond = {}
     if config.labels:
-        cond["label"] = np.arange(n, dtype=np.int32) % dataset.spec.num_classes
+        cond["label"] = in_turn(split(dataset.train)["label"], n)
     probe = dataset.test.take(np.arange(1))
     if "source" in probe:  # what samples are carried from, where it is data
         cond["source"] = dataset.test.take(np.arange(n) % dataset.test.size)["source"]
@@ -192,6 +200,16 @@ def condition(dataset: Dataset, config: Any, n: int) -> dict[str, np.ndarray]:
     if config.labels and "label" in held:
         cond["label"] = held["label"]
     return cond
+
+
+def in_turn(label: np.ndarray, n: int) -> np.ndarray:
+    """n labels as often as in `label`, to within one, every class in its turn: [n] int32."""
+    classes, counts = np.unique(label, return_counts=True)
+    ends = np.round(np.cumsum(counts) / counts.sum() * n).astype(int)
+    share = np.diff(ends, prepend=0)
+    places = np.concatenate([(np.arange(k) + 0.5) / k for k in share if k])
+    order = np.argsort(places, kind="stable")
+    return np.repeat(classes, share)[order].astype(np.int32)
 
 
 def sample_and_report(

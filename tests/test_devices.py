@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -67,6 +68,18 @@ def compare(alone, other):
 def test_eight_devices_give_the_parameters_of_one(alone, tmp_path, fsdp):
     finish(start(tmp_path / "run", f"--config.mesh.fsdp={fsdp}", devices=8))
     compare(alone, tmp_path / "run")
+
+
+def test_figures_are_those_of_one_device(alone, tmp_path):
+    """The same parameters judged on four devices, in batches of 62 and of 120."""
+    found = []
+    for name, devices, size in (("one", 1, 120), ("four", 4, 62)):
+        shutil.copytree(alone, tmp_path / name)
+        flags = ("--config.mode=evaluate", f"--config.evaluate.batch_size={size}")
+        finish(start(tmp_path / name, *flags, devices=devices))
+        found.append(json.loads((tmp_path / name / "results.json").read_text()))
+    for key in ("bits_per_dim", "bits_diffusion", "bits_prior", "bits_reconstruction"):
+        np.testing.assert_allclose(found[0][key], found[1][key], rtol=1e-6)
 
 
 def test_two_processes_give_the_parameters_of_one(alone, tmp_path):

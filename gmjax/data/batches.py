@@ -59,7 +59,9 @@ def batch(
 @lru_cache(maxsize=4)
 def permutation(size: int, seed: int, epoch: int) -> np.ndarray:
     """The order of the examples in one epoch: [size] int64, read-only."""
-    order = np.random.default_rng((seed % 2**32, epoch)).permutation(size)
+    high, low = divmod(seed, 2**32)  # words of 32 bits, which no other pair spells alike
+    more = (abs(high), int(high < 0)) if high else ()
+    order = np.random.default_rng((low, epoch, *more)).permutation(size)
     order.flags.writeable = False
     return order
 
@@ -106,8 +108,9 @@ def epoch(
         process_count: number of slices; it divides B.
 
     Returns:
-        Batches of `take` with "mask" [B / process_count] bool: False on the rows that
-        fill up the last batch, which repeat the last example.
+        Batches of `take` with "index" [B / process_count] int32, the examples' places in the
+        source, and "mask" bool: False on the rows that fill up the last batch, which repeat the
+        last example.
 
     Raises:
         UserError: a batch size below 1, or not divisible by the number of processes.
@@ -115,7 +118,7 @@ def epoch(
     rows = _share(batch_size, process_index, process_count)
     size = source.size if limit is None else min(limit, source.size)
     return (
-        {**source.take(at.clip(max=size - 1)), "mask": at < size}
+        {**source.take(at.clip(max=size - 1)), "index": at.astype(np.int32), "mask": at < size}
         for first in range(0, size, batch_size)
         for at in [np.arange(first + rows.start, first + rows.stop)]
     )

@@ -50,7 +50,8 @@ def discrete_elbo(
         key_times, key_last = jax.random.split(key)
         free = discrete.free_sites(x0, cond)
         keys = jax.random.split(key_times, num_times)
-        draws = jax.lax.map(lambda k: loss(predict, k, x0, cond)[0], keys)
+        draw = lambda kj: loss(predict, kj[0], x0, cond, (kj[1], num_times))[0]
+        draws = jax.lax.map(draw, (keys, jnp.arange(num_times)))
         t = jnp.full(len(x0), t_min)
         x = discrete.noised(ctmc, key_last, x0, t, free)
         log_p = jax.vmap(read.log_posterior)(predict(x, t, cond), x, t)

@@ -56,7 +56,8 @@ def continuous(
     def bound(predict: Predict, key: Key, x0: Array, cond: Cond):
         key_times, key_last = jax.random.split(key)
         keys = jax.random.split(key_times, num_times)
-        draws = jax.lax.map(lambda k: integral(predict, k, x0, cond)[0], keys)
+        draw = lambda kj: integral(predict, kj[0], x0, cond, (kj[1], num_times))[0]
+        draws = jax.lax.map(draw, (keys, jnp.arange(num_times)))
         t = jnp.full(len(x0), t_min, x0.dtype)
         x = noised(path, x0, jax.random.normal(key_last, x0.shape, x0.dtype), t)
         return _sum(

@@ -146,7 +146,7 @@ def denoising(
         weighting: t [B] -> [B], multiplies the terms that are no integrals over time.
 
     Returns:
-        A loss (predict, key, x0 [B, *S], cond) -> ([B] nats per site, {term: [B]}).
+        A loss (predict, key, x0 [B, *S], cond, part=None) -> ([B] nats per site, {term: [B]}).
         Sites with cond["observed"] True stay clean and do not count.
 
     Raises:
@@ -159,9 +159,9 @@ def denoising(
     if jump and "score_entropy" in parts:
         raise UserError("config.loss.terms: give 'ct_elbo' or 'score_entropy', they are one bound")
 
-    def loss(predict: Predict, key: Key, x0: Array, cond: Cond):
+    def loss(predict: Predict, key: Key, x0: Array, cond: Cond, part=None):
         key_t, key_x, key_jump = jax.random.split(key, 3)
-        t, inverse_density = times(key_t, len(x0))
+        t, inverse_density = times(key_t, len(x0), part)
         free = free_sites(x0, cond)
         x = noised(ctmc, key_x, x0, t, free)
         jumped = jnp.zeros(len(x0), bool)

@@ -14,26 +14,26 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from gmjax.losses.times import stratified
+from gmjax.losses.times import cell, stratified
 from gmjax.paths import mixture
 from gmjax.paths.conditional import Path
 from gmjax.paths.couplings import Coupling, independent
 from gmjax.processes.observed import batch_size
 from gmjax.types import Array, Cond, Key, Loss, Predict, PyTree, UserError
 
-Times = Callable[[Key, int], Array]  # (key, n) -> t [n]
+Times = Callable[..., Array]  # (key, n, part=None) -> t [n]; part as of `times.TimeSampler`
 
 
 def uniform(t_min: float, t_max: float, spread: Callable = stratified) -> Times:
     """t uniform on [t_min, t_max]."""
-    return lambda key, n: t_min + (t_max - t_min) * spread(key, n)
+    return lambda key, n, part=None: t_min + (t_max - t_min) * cell(spread(key, n), part)
 
 
 def logit_normal(t_min: float, t_max: float, spread: Callable = stratified) -> Times:
     """logit of the place in [t_min, t_max] ~ N(0, 1): the middle more often (Esser et al. 2024)."""
 
-    def draw(key, n):
-        z = jax.scipy.special.ndtri(jnp.clip(spread(key, n), 1e-6, 1 - 1e-6))
+    def draw(key, n, part=None):
+        z = jax.scipy.special.ndtri(jnp.clip(cell(spread(key, n), part), 1e-6, 1 - 1e-6))
         return t_min + (t_max - t_min) * jax.nn.sigmoid(z)
 
     return draw
@@ -51,15 +51,15 @@ def matching(path: Path, times: Times, couple: Coupling = independent) -> Loss:
         couple: how the two are paired.
 
     Returns:
-        A loss (predict, key, x0 [B, *S], cond) -> ([B], {}). cond["source"], a tree like x0,
+        A loss (predict, key, x0 [B, *S], cond, part=None) -> ([B], {}). cond["source"], like x0,
         gives the other end; without it the path's base does.
     """
 
-    def loss(predict: Predict, key: Key, x0: PyTree, cond: Cond):
+    def loss(predict: Predict, key: Key, x0: PyTree, cond: Cond, part=None):
         key_pair, key_t, key_x = jax.random.split(key, 3)
         x1 = pair(path, key_pair, x0, cond, couple)
         n = batch_size(x0)
-        t = times(key_t, n)
+        t = times(key_t, n, part)
         x, target = jax.vmap(path.draw)(jax.random.split(key_x, n), x0, x1, t)
         return jax.vmap(path.gap)(predict(x, t, cond), x, t, target), {}
 
@@ -109,11 +109,12 @@ def bound(
     def run(predict: Predict, key: Key, x0: Array, cond: Cond) -> dict[str, Array]:
         n = len(x0)
 
-        def once(key):
+        def once(inputs):
+            key, j = inputs
             key_t, key_x, key_1 = jax.random.split(key, 3)
             x1 = jax.vmap(way.base.sample)(jax.random.split(key_1, n))
             at = {
-                "jumps": t_min + (1 - t_min) * stratified(key_t, n),
+                "jumps": t_min + (1 - t_min) * cell(stratified(key_t, n), (j, num_times)),
                 "reconstruction": jnp.full(n, t_min),
             }
 
@@ -124,7 +125,7 @@ def bound(
 
             return {name: part(name, t) for name, t in at.items()}
 
-        parts = jax.lax.map(once, jax.random.split(key, num_times))
+        parts = jax.lax.map(once, (jax.random.split(key, num_times), jnp.arange(num_times)))
         jumps, last = (jnp.mean(parts[name], 0) for name in ("jumps", "reconstruction"))
         return {"nats": jumps + last, "jumps": jumps, "reconstruction": last}
 

@@ -70,7 +70,7 @@ def denoising(
         data_std: standard deviation of an entry of the data.
 
     Returns:
-        A loss (predict, key, x0 [B, *S], cond) -> ([B], {}): the mean over entries.
+        A loss (predict, key, x0 [B, *S], cond, part=None) -> ([B], {}): the mean over entries.
 
     Raises:
         UserError: an unknown head or weighting.
@@ -79,9 +79,9 @@ def denoising(
     lookup(heads.HEADS, head, "config.loss.head")
     integral = weighting in ("likelihood", "sigmoid")
 
-    def loss(predict: Predict, key: Key, x0: Array, cond: Cond):
+    def loss(predict: Predict, key: Key, x0: Array, cond: Cond, part=None):
         key_t, key_eps = jax.random.split(key)
-        t, weight = times(key_t, len(x0))
+        t, weight = times(key_t, len(x0), part)
         eps = jax.random.normal(key_eps, x0.shape, x0.dtype)
         x = noised(path, x0, eps, t)
         out = predict(x, t, cond)

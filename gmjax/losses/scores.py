@@ -38,7 +38,7 @@ def denoising(process: Process, times: TimeSampler, likelihood: bool = False) ->
         likelihood: weight by one, for the variational bound; else by the process's `simple`.
 
     Returns:
-        A loss (predict, key, x0 [B, *S], cond) -> ([B], {}); with `likelihood` in nats.
+        A loss (predict, key, x0 [B, *S], cond, part=None) -> ([B], {}); with `likelihood` in nats.
         With cond["observed"], a tree like x0 of booleans [B] or [B, *S], those components
         stay clean.
     """
@@ -46,10 +46,10 @@ def denoising(process: Process, times: TimeSampler, likelihood: bool = False) ->
         raise ValueError("this process lacks phi, simple or read, which a score loss needs")
     gap = process.phi if likelihood else process.simple
 
-    def loss(predict: Predict, key: Key, x0: PyTree, cond: Cond):
+    def loss(predict: Predict, key: Key, x0: PyTree, cond: Cond, part=None):
         key_t, key_x = jax.random.split(key)
         size = batch_size(x0)
-        t, weight = times(key_t, size)
+        t, weight = times(key_t, size, part)
         x = jax.vmap(process.sample)(jax.random.split(key_x, size), x0, t)
         x = clamp(x, x0, cond)
         out = predict(x, t, cond)
@@ -86,7 +86,7 @@ def sliced(
         probes: random directions an example.
 
     Returns:
-        A loss (predict, key, x0 [B, *S], cond) -> ([B] nats, {}).
+        A loss (predict, key, x0 [B, *S], cond, part=None) -> ([B] nats, {}).
     """
 
     def loss(predict: Predict, key: Key, x0: Array, cond: Cond):
@@ -127,7 +127,8 @@ def elbo(
     def bound(predict: Predict, key: Key, x0: PyTree, cond: Cond):
         key_integral, key_ends = jax.random.split(key)
         keys = jax.random.split(key_integral, num_times)
-        draws = jax.lax.map(lambda k: integral(predict, k, x0, cond)[0], keys)
+        draw = lambda kj: integral(predict, kj[0], x0, cond, (kj[1], num_times))[0]
+        draws = jax.lax.map(draw, (keys, jnp.arange(num_times)))
 
         def ends(key):
             each = jax.random.split(key, batch_size(x0))

@@ -22,7 +22,9 @@ from gmjax.types import Array, Key
 
 TAIL = 1e-6  # what a normal law has beyond is not drawn, on either side
 
-TimeSampler = Callable[[Key, int], tuple[Array, Array]]
+# (key, n, part=None) -> t [n], weight [n]; with part = (j, K) of the j-th of K equal shares of the
+# law, so that K draws of one example spread over it as those of a batch do
+TimeSampler = Callable[..., tuple[Array, Array]]
 
 
 def independent(key: Key, n: int) -> Array:
@@ -48,11 +50,16 @@ SPREADS: dict[str, Callable[[Key, int], Array]] = {
 }
 
 
+def cell(u: Array, part: tuple[Array, int] | None) -> Array:
+    """u in [0, 1), or in the j-th of K equal cells."""
+    return u if part is None else (part[0] + u) / part[1]
+
+
 def uniform_in_t(t_min: float, spread: Callable = stratified) -> TimeSampler:
     """t uniform on [t_min, 1]."""
 
-    def draw(key, n):
-        t = t_min + (1 - t_min) * spread(key, n)
+    def draw(key, n, part=None):
+        t = t_min + (1 - t_min) * cell(spread(key, n), part)
         return t, jnp.full((n,), 1 - t_min)
 
     return draw
@@ -65,9 +72,9 @@ def uniform_in_noise(schedule: Schedule, t_min: float, spread: Callable = strati
     the losses of uniform and absorbing chains carry.
     """
 
-    def draw(key, n):
+    def draw(key, n, part=None):
         low, high = -jnp.expm1(-schedule.clock(jnp.asarray([t_min, 1.0])))
-        noise = low + (high - low) * spread(key, n)
+        noise = low + (high - low) * cell(spread(key, n), part)
         # Rounding may step past the ends of the range.
         t = jnp.clip(schedule.inverse(-jnp.log1p(-noise)), t_min, 1.0)
         return t, (high - low) / (schedule.rate(t) * jnp.exp(-schedule.clock(t)))
@@ -82,9 +89,9 @@ def uniform_in_log_clock(schedule: Schedule, t_min: float, spread: Callable = st
     density every time then weighs the same.
     """
 
-    def draw(key, n):
+    def draw(key, n, part=None):
         low, high = jnp.log(schedule.clock(jnp.asarray([t_min, 1.0])))
-        log_clock = low + (high - low) * spread(key, n)
+        log_clock = low + (high - low) * cell(spread(key, n), part)
         t = jnp.clip(schedule.inverse(jnp.exp(log_clock)), t_min, 1.0)
         return t, (high - low) * schedule.clock(t) / schedule.rate(t)
 
@@ -94,8 +101,8 @@ def uniform_in_log_clock(schedule: Schedule, t_min: float, spread: Callable = st
 def on_grid(steps: int, spread: Callable = stratified) -> TimeSampler:
     """t uniform on {1/T, 2/T, .., 1}, the discrete times of T steps; its weights are one."""
 
-    def draw(key, n):
-        i = jnp.floor(spread(key, n) * steps) + 1
+    def draw(key, n, part=None):
+        i = jnp.floor(cell(spread(key, n), part) * steps) + 1
         return jnp.minimum(i, steps) / steps, jnp.ones(n)
 
     return draw
@@ -104,9 +111,9 @@ def on_grid(steps: int, spread: Callable = stratified) -> TimeSampler:
 def uniform_in_log_snr(path: GaussianPath, t_min: float, spread: Callable = stratified):
     """log-SNR uniform on its range over [t_min, 1], of pure noise down to -14."""
 
-    def draw(key, n):
+    def draw(key, n, part=None):
         high, low = jnp.maximum(log_snr(path, jnp.asarray([t_min, 1.0])), -EXTREME)
-        t = jnp.clip(path.inverse(high + (low - high) * spread(key, n)), t_min, 1.0)
+        t = jnp.clip(path.inverse(high + (low - high) * cell(spread(key, n), part)), t_min, 1.0)
         return t, (high - low) / _steepness(path, t)
 
     return draw
@@ -117,9 +124,9 @@ def log_normal(
 ) -> TimeSampler:
     """log(sigma / alpha) normal (Karras et al. 2022, table 1), of the times in [t_min, 1]."""
 
-    def draw(key, n):
+    def draw(key, n, part=None):
         ends = -0.5 * log_snr(path, jnp.asarray([t_min, 1.0]))
-        z, mass = _truncated(spread(key, n), *(ends - mean) / std)
+        z, mass = _truncated(cell(spread(key, n), part), *(ends - mean) / std)
         t = jnp.clip(path.inverse(-2 * (mean + std * z)), t_min, 1.0)
         return t, 2 * std * mass / (jax.scipy.stats.norm.pdf(z) * _steepness(path, t))
 
@@ -131,9 +138,9 @@ def logit_normal(
 ) -> TimeSampler:
     """log(t / (1 - t)) normal (Esser et al. 2024), of the times in [t_min, 1]."""
 
-    def draw(key, n):
+    def draw(key, n, part=None):
         low = (jnp.log(t_min) - jnp.log1p(-t_min) - mean) / std
-        z, mass = _truncated(spread(key, n), low, jnp.inf)
+        z, mass = _truncated(cell(spread(key, n), part), low, jnp.inf)
         t = jax.nn.sigmoid(mean + std * z)
         return jnp.maximum(t, t_min), std * mass * t * (1 - t) / jax.scipy.stats.norm.pdf(z)
 

@@ -31,7 +31,9 @@ DECAYS = {
     "cosine": lambda peak, warmup, steps: optax.warmup_cosine_decay_schedule(
         0.0, peak, warmup, max(steps, warmup + 1)
     ),
-    "constant": lambda peak, warmup, steps: optax.linear_schedule(0.0, peak, max(warmup, 1)),
+    "constant": lambda peak, warmup, steps: (
+        optax.linear_schedule(0.0, peak, warmup) if warmup else optax.constant_schedule(peak)
+    ),
     "linear": lambda peak, warmup, steps: optax.join_schedules(
         [
             optax.linear_schedule(0.0, peak, max(warmup, 1)),

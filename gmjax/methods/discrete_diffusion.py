@@ -24,6 +24,7 @@ from gmjax.methods.settings import (
     inside,
     labelled,
     positive,
+    weight,
 )
 from gmjax.processes import chains, ctmc
 from gmjax.processes.schedules import SCHEDULES
@@ -118,7 +119,8 @@ def loss_terms(config: Config, noise: ctmc.CTMC) -> dict[str, float]:
 
     Without a mask the bound alone trains slowly, and half a cross-entropy is added.
     """
-    given = {name: weight for name, weight in config.terms.items() if weight}
+    terms = {k: weight(v, f"config.loss.terms.{k}") for k, v in config.terms.items()}
+    given = {name: share for name, share in terms.items() if share}
     masked = noise.chain.num_values < noise.chain.num_states
     chosen = {"masked_elbo": 1.0} if masked else {"score_entropy": 1.0, "cross_entropy": 0.5}
     return given or chosen

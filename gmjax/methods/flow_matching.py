@@ -274,7 +274,8 @@ def _plain(config: Config, spec: DataSpec, world: World, couple: couplings.Coupl
 
     def judge(predict, key, x, cond):
         keys = jax.random.split(key, number)
-        values = jax.lax.map(lambda k: loss(predict, k, x, cond)[0], keys)
+        draw = lambda kj: loss(predict, kj[0], x, cond, (kj[1], number))[0]
+        values = jax.lax.map(draw, (keys, jnp.arange(number)))
         return {"nats": jnp.mean(values, 0)}
 
     return judge

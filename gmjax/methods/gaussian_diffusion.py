@@ -146,9 +146,9 @@ def _check(config: Config, spec: DataSpec) -> None:
         )
     for key, wrong, valid in (
         ("steps", c.steps < 0, "be 0 (continuous time) or more"),
-        ("data_std", not c.data_std > 0, "be positive"),
-        ("std", not c.std > 0, "be positive"),
-        ("variance_weight", c.variance_weight < 0, "be 0 or more"),
+        ("data_std", not 0 < c.data_std < np.inf, "be positive"),
+        ("std", not 0 < c.std < np.inf, "be positive"),
+        ("variance_weight", not 0 <= c.variance_weight < np.inf, "be 0 or more"),
     ):
         if wrong:
             raise UserError(f"config.loss.{key}={c[key]} must {valid}")

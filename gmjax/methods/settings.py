@@ -97,6 +97,13 @@ def inside(value: float, key: str) -> float:
     return value
 
 
+def weight(value: float, key: str) -> float:
+    """`value`, the weight of a part of a loss: finite and not negative."""
+    if not 0 <= value < math.inf:
+        raise UserError(f"{key}={value} must not be negative; valid: 0 (without it) or more")
+    return value
+
+
 def positive(section: Config, key: str) -> int:
     """The entry of `section` that `key` ends with, which must be at least 1."""
     value = section[key.split(".")[-1]]

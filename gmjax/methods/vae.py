@@ -22,7 +22,7 @@ from gmjax.likelihoods import importance, observations
 from gmjax.losses import variational
 from gmjax.methods import codes
 from gmjax.methods.combinators import State, from_loss, optimizer
-from gmjax.methods.settings import accumulation, condition, positive
+from gmjax.methods.settings import accumulation, condition, positive, weight
 from gmjax.networks import vae
 from gmjax.types import Array, DataSpec, Key, Method, PyTree, Samples, UserError, lookup
 
@@ -215,8 +215,7 @@ def _bound(config: Config) -> Callable:
     if not 0 <= c.alpha < 1:
         raise UserError(f"config.bound.alpha={c.alpha} must lie in [0, 1)")
     for name in ("beta", "free_bits"):
-        if c[name] < 0:
-            raise UserError(f"config.bound.{name}={c[name]} must not be negative")
+        weight(c[name], f"config.bound.{name}")
     held = lookup(variational.GRADIENTS, c.gradient, "config.bound.gradient")
     lookup(dict.fromkeys(KL), c.kl, "config.bound.kl")
     analytic = c.kl == "analytic"

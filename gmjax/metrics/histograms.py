@@ -63,12 +63,22 @@ def ngram_hellinger(samples: np.ndarray, real: np.ndarray, n: int, num_values: i
     Returns:
         A number in [0, 1].
     """
-    return hellinger(*histogram_pair(ngrams(samples, n, num_values), ngrams(real, n, num_values)))
+    return hellinger(*histogram_pair(*_ngram_pair(samples, real, n, num_values)))
 
 
 def outlier_share(samples: np.ndarray, real: np.ndarray, n: int, num_values: int) -> float:
     """Share of the samples' n-grams that occur nowhere in `real`; arguments as above."""
-    return float(np.mean(~np.isin(ngrams(samples, n, num_values), ngrams(real, n, num_values))))
+    return float(np.mean(~np.isin(*_ngram_pair(samples, real, n, num_values))))
+
+
+def _ngram_pair(samples: np.ndarray, real: np.ndarray, n: int, num_values: int) -> list[np.ndarray]:
+    """The n-grams of both as numbers, by rows where a number in base S would not fit."""
+    if num_values**n < 2**63:
+        return [ngrams(x, n, num_values) for x in (samples, real)]
+    rows = (
+        np.lib.stride_tricks.sliding_window_view(x, n, 1).reshape(-1, n) for x in (samples, real)
+    )
+    return _numbered(*rows)
 
 
 def paired(distance, samples: np.ndarray, real: np.ndarray, n: int, num_values: int) -> float:
@@ -92,11 +102,17 @@ def joint_hellinger(samples: np.ndarray, real: np.ndarray, num_values: int) -> f
     Args:
         samples: [B, *S] integers in 0 .. num_values - 1.
         real: [M, *S] integers likewise.
-        num_values: S, with S ** D < 2 ** 63.
+        num_values: S.
 
     Returns:
         A number in [0, 1]; biased upwards unless both sets are large beside S ** D.
     """
-    flat = lambda x: np.reshape(x, (len(x), -1))
-    dims = flat(samples).shape[1]
-    return ngram_hellinger(flat(samples), flat(real), dims, num_values)
+    del num_values
+    rows = (np.reshape(x, (len(x), -1)) for x in (samples, real))
+    return hellinger(*histogram_pair(*_numbered(*rows)))
+
+
+def _numbered(*sets: np.ndarray) -> list[np.ndarray]:
+    """Rows of several sets [n, D] as numbers [n], equal where the rows are."""
+    code = np.unique(np.concatenate(sets), axis=0, return_inverse=True)[1].reshape(-1)
+    return np.split(code, np.cumsum([len(x) for x in sets])[:-1])

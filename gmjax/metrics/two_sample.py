@@ -154,14 +154,17 @@ def memorised_share(samples: np.ndarray, train: np.ndarray) -> float:
     """Share of samples that equal some training example in every coordinate.
 
     Args:
-        samples: [n, *S] integers.
-        train: [m, *S] integers.
+        samples: [n, *S] numbers.
+        train: [m, *S] numbers.
 
     Returns:
-        A number in [0, 1].
+        A number in [0, 1]. Numbers are compared in the coarser of the two types.
     """
-    dtype = np.result_type(samples, train)
-    code = lambda row: np.ascontiguousarray(row, dtype).tobytes()
+    types = samples.dtype, train.dtype
+    real = [t for t in types if np.issubdtype(t, np.floating)]
+    dtype = min(real, key=lambda t: t.itemsize) if real else np.result_type(*types)
+    # A sum with zero, because -0.0 equals 0.0 and has other bytes.
+    code = lambda row: (np.ascontiguousarray(row, dtype) + dtype.type(0)).tobytes()
     drawn = [code(row) for row in samples]
     wanted = set(drawn)
     seen = {c for c in map(code, train) if c in wanted}

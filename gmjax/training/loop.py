@@ -26,6 +26,7 @@ from gmjax.types import Method, PyTree, UserError
 
 AHEAD = 2  # batches made in advance
 LAG = 4  # steps between the dispatch of a step and the reading of its metrics
+SEEDS = 2**31  # keys of other integers may be those of these
 SUSPECT = 10  # so many high losses in a row, and periodic checkpoints wait
 
 # What the loop reads of a configuration besides `train.steps` and `train.batch_size`.
@@ -226,7 +227,9 @@ def train(
 
 
 def check(config: Any) -> None:
-    """Raises `UserError` for a number in `train` that makes no sense."""
+    """Raises `UserError` for a seed, or a number in `train`, that makes no sense."""
+    if not 0 <= config.seed < SEEDS:
+        raise UserError(f"config.seed={config.seed}; valid: 0 .. {SEEDS - 1}")
     least = {
         "steps": 1,
         "batch_size": 1,

@@ -135,3 +135,8 @@ def test_batches_and_epochs_of_trees():
     rows = np.concatenate([b["x"]["classes"][b["mask"]] for b in passes])
     np.testing.assert_array_equal(rows[:, 0], np.arange(10))
     assert all(b["x"]["numeric"].shape == (4, 1) for b in passes)
+
+
+def test_every_seed_has_batches_of_its_own():
+    orders = [tuple(batches.permutation(50, seed, 0)) for seed in (0, 1, 2**32, 2**32 + 1, -1)]
+    assert len(set(orders)) == 5

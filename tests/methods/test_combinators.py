@@ -95,3 +95,8 @@ def test_large_gradients_are_clipped():
 def test_bad_settings_are_named(key, value):
     with pytest.raises(UserError, match=f"config.optimizer.{key}"):
         combinators.optimizer({**CONFIG, key: value}, 10)
+
+
+@pytest.mark.parametrize("decay", combinators.DECAYS)
+def test_without_a_warm_up_the_first_step_has_the_full_rate(decay):
+    np.testing.assert_allclose(combinators.DECAYS[decay](0.1, 0, 10)(0), 0.1, rtol=1e-6)

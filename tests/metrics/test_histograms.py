@@ -56,3 +56,13 @@ def test_joint_hellinger_sees_dependence():
     equal, opposite = np.array([[0, 0], [1, 1]]), np.array([[0, 1], [1, 0]])
     assert h.joint_hellinger(equal, opposite, 2) == pytest.approx(1.0)
     assert h.joint_hellinger(equal, equal[::-1], 2) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_states_beyond_64_bits_are_told_apart():
+    """256 ** 9 states: a number in base 256 wraps."""
+    low, high = (np.random.default_rng(0).integers(a, a + 128, (40, 9)) for a in (0, 128))
+    assert h.joint_hellinger(low, high, 256) == pytest.approx(1.0)
+    assert h.joint_hellinger(low, low[::-1], 256) == pytest.approx(0.0, abs=1e-12)
+    words = np.random.default_rng(0).integers(0, 2**31 - 1, (5, 12))
+    assert h.ngram_hellinger(words, words[::-1], 3, 2**31 - 1) == pytest.approx(0.0, abs=1e-12)
+    assert h.outlier_share(words, words + 1, 3, 2**31) == 1.0

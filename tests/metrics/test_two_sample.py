@@ -126,6 +126,15 @@ def test_blocks_cover_everything_without_repeating_inside():
     np.testing.assert_array_equal(np.sort(ts.blocks(5, 5, 8)[0]), np.arange(5))
 
 
+def test_a_copy_is_one_in_another_precision_and_with_another_sign_of_zero():
+    x = np.random.default_rng(0).normal(size=(4, 3))
+    x[0, 0] = 0.0
+    y = x.astype(np.float32)
+    y[0, 0] = -0.0
+    assert ts.memorised_share(x, y) == ts.memorised_share(y, x) == 1.0
+    assert ts.memorised_share(y + np.float32(1), x) == 0.0
+
+
 def test_memorised_share_counts_exact_copies_across_dtypes():
     train = np.array([[0, 1], [2, 3], [4, 4]], np.uint8)
     samples = np.array([[2, 3], [3, 2], [0, 1], [0, 1]], np.int32)
