@@ -16,7 +16,8 @@ Key = jax.Array
 PyTree = Any
 Cond = Mapping[str, Array] | None
 Predict = Callable[[Array, Array, Cond], Array]
-Loss = Callable[[Predict, Key, Array, Cond], tuple[Array, dict[str, Array]]]
+# (predict, key, x0 [B, *S], cond, part=None) -> values [B], {name: [B]}; part as of `losses.times`
+Loss = Callable[..., tuple[Array, dict[str, Array]]]
 
 
 class UserError(ValueError):

@@ -68,7 +68,8 @@ def ngram_hellinger(samples: np.ndarray, real: np.ndarray, n: int, num_values: i
 
 def outlier_share(samples: np.ndarray, real: np.ndarray, n: int, num_values: int) -> float:
     """Share of the samples' n-grams that occur nowhere in `real`; arguments as above."""
-    return float(np.mean(~np.isin(*_ngram_pair(samples, real, n, num_values))))
+    drawn, seen = _ngram_pair(samples, real, n, num_values)
+    return float(np.mean(~np.isin(drawn, seen)))
 
 
 def _ngram_pair(samples: np.ndarray, real: np.ndarray, n: int, num_values: int) -> list[np.ndarray]:
