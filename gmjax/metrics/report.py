@@ -221,6 +221,7 @@ ROWS: dict[str, Row] = {
     "nll": Row("negative log-likelihood, nats, held out", ".3f", "low"),
     "elbo": Row("upper bound on it, -ELBO, nats", ".3f", "low"),
     **{f"nats_{part}": Row(f"  of it {part}", ".4f", "") for part in PARTS},
+    "kernel_nll": Row("negative log-likelihood, kernel density", ".3f", ""),
     "test_loss": Row("training loss, held out", ".4f", "low"),
     "ess": Row("effective sample size of the likelihood", ".1f", "high"),
     "mse": Row("squared error, reconstructed", ".5f", "low"),

@@ -6,7 +6,8 @@ all judged against held-out data by the same code and with as many samples, as i
 `gmjax.metrics.report`, whose table shows them. `independent` is a law without structure: the
 uniform one on a sphere, on a simplex and for rotations, otherwise independent coordinates. Its
 likelihood is exact, with respect to the volume (on the simplex: to Lebesgue's measure of
-all coordinates but one).
+all coordinates but one). A row of its own has the likelihood of a kernel density of the training
+data (`gmjax.metrics.kernels`), on every space what a model has to beat.
 
 Energy is that of Szekely and Rizzo (J. Stat. Plan. Inference 143, 2013) between features, relative
 to how far apart points of the two sets are,
@@ -24,7 +25,7 @@ import jax
 import numpy as np
 from scipy.special import expit, gammaln, logit
 
-from gmjax.metrics import baselines, histograms, two_sample
+from gmjax.metrics import baselines, histograms, kernels, two_sample
 from gmjax.metrics.bits import mean_and_error
 from gmjax.metrics.geometry import GEOMETRIES, chord, flat, geometry, parts_of
 from gmjax.metrics.report import NEIGHBOURS, Figures, thin
@@ -118,7 +119,7 @@ def samples_report(
         {name: value} for the samples, and {column + "/" + name: value} for the columns `floor`
         and `independent`. Plain floats, ready for JSON. `broken_share` is the share of samples
         that are not finite; the other figures leave them out, and are absent where fewer than two
-        samples are left.
+        samples are left. `kernel_nll` is of the training data, whatever the samples.
 
     Raises:
         ValueError: samples of another shape than the data.
@@ -141,6 +142,8 @@ def samples_report(
     if law.log_prob is not None:
         nll, error = mean_and_error(-law.log_prob(new))
         columns["independent"] |= {"nll": nll, "nll_error": error}
+    nll, error = mean_and_error(-kernels.density(spec, seen, law.log_prob)(new))
+    report |= {"kernel_nll": nll, "kernel_nll_error": error}
     return report | {f"{c}/{k}": v for c, part in columns.items() for k, v in part.items()}
 
 

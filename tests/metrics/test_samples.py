@@ -69,6 +69,9 @@ def test_a_perfect_model_scores_as_the_floor_and_the_ceiling_does_not(kind):
         assert found["independent/sliced"] > 1.5 * found["sliced"]
         assert found["independent/nn_accuracy"] > found["nn_accuracy"] + 0.04
     assert found["floor/nn_ratio"] < 0.75 or kind in ("counts", "table", "poses", "half_line")
+    assert np.isfinite(found["kernel_nll"])
+    if kind != "half_line":
+        assert found["kernel_nll"] < found.get("independent/nll", np.inf) - 0.05
     assert ("independent/nll" in found) == (kind not in ("counts", "hyperbolic"))
     assert all(type(v) is float for v in found.values())
     assert json.loads(json.dumps(found)) == found
@@ -219,6 +222,15 @@ def test_the_table_shows_the_figures():
     console.print(table(found))
     shown = console.export_text()
     assert "-4.920 ±0.081" in shown
-    for key in ("nll", "elbo", "energy", "energy_parts", "sliced", "class_tv", "broken_share"):
+    for key in (
+        "nll",
+        "kernel_nll",
+        "elbo",
+        "energy",
+        "energy_parts",
+        "sliced",
+        "class_tv",
+        "broken_share",
+    ):
         assert ROWS[key].label in shown
     assert "bits per dimension" not in shown
