@@ -7,8 +7,12 @@ entries: over blocks, and within the block that v falls in.
 
 No comparison of rounded sums decides what is possible: a block or an entry is chosen among those
 of positive weight, and the heaviest where rounding leaves none. So an entry of weight zero is never
-drawn, however the compiler fuses the products. Prefix sums are taken as trees, whose rounding
-grows as log K, so that many small weights beside a large one keep their sum.
+drawn, however the compiler fuses the products. Compiled programs read a number below the least
+normal one as zero, so such a weight counts as the least normal one. Prefix sums are taken as trees,
+whose rounding grows as log K, so that many small weights beside a large one keep their sum.
+
+An event of probability p is u < p, and u / p is then a uniform number for the choice that follows.
+Numbers u that are multiples of 2^-23 leave p 2^23 values of it; those of `uniform`, p 2^32.
 
 A Poisson number of rate r is the smallest n with u < P(N <= n). Below `MANY` the probabilities are
 added, p_{n+1} = p_n r / (n + 1); above it n is the floor of Cornish and Fisher's expansion of the
@@ -26,12 +30,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gmjax.types import Array
+from gmjax.types import Array, Key
 
 MANY = 64.0  # rate of a Poisson number from which on its quantile is expanded
-_EXACT = jax.lax.Precision.HIGHEST  # sums of probabilities must not drop to TF32 on a GPU
-_FINEST = 2.0**-24  # half of the spacing of uniform numbers in float32
+_FINEST = 2.0**-24  # spacing of float32 below 1
 _LARGEST = 2.0**31 - 128  # the largest float32 that is an int32
+
+
+def uniform(key: Key, shape: tuple[int, ...] = ()) -> Array:
+    """Uniform numbers in [0, 1) of 32 random bits, at the cost of the 23 of `jax.random.uniform`.
+
+    Args:
+        key: a PRNG key.
+        shape: of the numbers.
+
+    Returns:
+        [*shape], in float32 multiples of 2^-32 rounded to 24 digits and at most 1 - 2^-24, whose
+        first bits are those of `jax.random.uniform`; in float64 the latter.
+    """
+    if jnp.zeros(()).dtype != jnp.float32:
+        return jax.random.uniform(key, shape)
+    bits = jax.random.bits(key, shape, jnp.uint32)
+    return jnp.minimum(bits.astype(jnp.float32) * 2.0**-32, 1 - _FINEST)
 
 
 def chooser(weights: Array) -> Callable[[Array], Array]:
@@ -53,11 +73,12 @@ def chooser(weights: Array) -> Callable[[Array], Array]:
     rest = blocks * width - k
     table = jnp.pad(weights, [(0, 0)] * (weights.ndim - 1) + [(0, rest)]) if rest else weights
     table = table.reshape(*weights.shape[:-1], blocks, width)
-    if rest:  # a product is faster than a sum over what was padded
-        member = np.arange(k)[:, None] // width == np.arange(blocks)
-        sums = jnp.dot(weights, jnp.asarray(member, weights.dtype), precision=_EXACT)
-    else:
-        sums = jnp.sum(table, -1)
+    # Whole blocks of the weights themselves: tests for padding would slow the sum down.
+    whole = k // width
+    sums = _normal(weights[..., : whole * width]).reshape(*weights.shape[:-1], whole, width).sum(-1)
+    if rest:
+        last = jnp.sum(_normal(weights[..., whole * width :]), -1, keepdims=True)
+        sums = jnp.concatenate([sums, last], -1)
     upto = _prefix(sums)
 
     def choose(u: Array) -> Array:
@@ -65,7 +86,7 @@ def chooser(weights: Array) -> Callable[[Array], Array]:
         block = _first(upto > v[..., None], sums)
         before = jnp.take_along_axis(upto, jnp.maximum(block - 1, 0)[..., None], -1)[..., 0]
         v = v - jnp.where(block > 0, before, 0)
-        inside = jnp.take_along_axis(table, block[..., None, None], -2)[..., 0, :]
+        inside = _normal(jnp.take_along_axis(table, block[..., None, None], -2)[..., 0, :])
         return block * width + _first(_prefix(inside) > v[..., None], inside)
 
     return choose
@@ -82,6 +103,13 @@ def categorical(u: Array, weights: Array) -> Array:
         [...] int32 in 0 .. K-1.
     """
     return chooser(weights)(u)
+
+
+def _normal(weights: Array) -> Array:
+    """Positive weights at least the least normal number; their bits tell them from zero."""
+    least = np.array(jnp.finfo(weights.dtype).tiny)
+    positive = jax.lax.bitcast_convert_type(weights, np.dtype(f"int{8 * least.itemsize}")) > 0
+    return jnp.where(positive, jnp.maximum(weights, least), 0)
 
 
 def _prefix(x: Array) -> Array:

@@ -195,7 +195,7 @@ def jumps(
 
     def step(key, x, t, dt):
         targets, rates = moves(x, t)
-        index = euler(jax.random.uniform(key), jnp.full((), -1), rates, dt)
+        index = euler(draws.uniform(key), jnp.full((), -1), rates, dt)
         pick = lambda a, b: jnp.where(index < 0, b, a[index])
         return jax.tree.map(pick, targets, x)
 
@@ -247,7 +247,7 @@ def jump(
         return of
 
     def step(key, x, t, dt):
-        return euler(jax.random.uniform(key, x.shape), x, rates_out(x, t), dt)
+        return euler(draws.uniform(key, x.shape), x, rates_out(x, t), dt)
 
     general = jumps(moves(rates_out), moves(rates_in) if rates_in else None)
     if rates_in is None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from gmjax import draws
+from gmjax import draws, generators
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 17, 129, 256])
@@ -39,6 +39,8 @@ def vectors():
         "gamma": rng.gamma(0.3, size=17),
         "every other": np.tile([0.3, 0.0], 32),
         "tiny": 1e-30 * rng.gamma(0.3, size=20),
+        "below normal": np.tile([0.0, 0.0, 1e-40, 2e-45], 5),
+        "one below normal": 1e-45 * at(264, 200),
         "huge": 1e28 * rng.gamma(0.3, size=20),
         "ends": at(129, 0, 128),
         "powers": 2.0 ** -np.arange(60),
@@ -56,7 +58,7 @@ def vectors():
 
 
 VECTORS = {name: w.astype(np.float32) for name, w in vectors().items()}
-QUICK = ("one", "gap", "none", "tiny", "mask", "sparse")
+QUICK = ("one", "gap", "none", "tiny", "below normal", "mask", "sparse")
 EDGES = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in VECTORS]
 
 
@@ -103,7 +105,8 @@ def test_every_uniform_number_gives_the_law(name):
     holds(w, u, x)
     if w.any():
         # Each end of an entry moves by the rounding of sums of depth log2 K and by the spacing.
-        p = w.astype(np.float64) / w.sum(dtype=np.float64)
+        p = np.where(w > 0, np.maximum(w, np.finfo(np.float32).tiny), 0).astype(np.float64)
+        p = p / p.sum()
         off = np.bincount(x, minlength=len(w)) / 2**23 - p
         assert np.abs(off).max() <= (3 + np.log2(len(w))) * 2.0**-22
 
@@ -123,6 +126,22 @@ def test_small_weights_beside_a_large_one_keep_their_law(place):
     groups = np.histogram(np.delete(np.arange(k), place), 20, (0, k))[0]
     counts = np.histogram(tail, 20, (0, k))[0]
     assert scipy.stats.chisquare(counts, groups / groups.sum() * len(tail)).pvalue > 1e-4
+
+
+def test_uniform_numbers_are_fine_near_zero():
+    """The first 23 bits of jax.random.uniform, and a choice after an event of small probability."""
+    n, chance, k = 2**20, 2.0**-12, 2**14
+    u = draws.uniform(jax.random.key(0), (n,))
+    coarse = jax.random.uniform(jax.random.key(0), (n,))
+    assert u.dtype == coarse.dtype and u.min() >= 0 and u.max() < 1
+    assert jnp.abs(u - coarse).max() <= 2.0**-23
+    event = u[u < chance]
+    y = generators.euler(event, jnp.full(event.shape, -1), jnp.full((len(event), k), chance / k), 1)
+    # Of m draws of k equal entries k (1 - exp(-m / k)) differ, to an error of m / sqrt(2 k);
+    # the 2048 multiples of 2^-23 below the chance would leave nine such errors fewer.
+    m = len(event)
+    assert np.all(y >= 0) and abs(m - n * chance) < 4 * np.sqrt(n * chance)
+    assert abs(len(np.unique(y)) - k * -np.expm1(-m / k)) < 4 * m / np.sqrt(2 * k)
 
 
 def test_weights_of_half_precision_are_summed_in_single():

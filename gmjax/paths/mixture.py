@@ -207,7 +207,7 @@ def turn(key: Array, x: Array, length: Array, rates: Array) -> Array:
         length: [], an integral of the hazard; infinite: every site is drawn.
         rates: [*S, K].
     """
-    chance, choice = jax.random.uniform(key, (2, *x.shape))
+    chance, choice = draws.uniform(key, (2, *x.shape))
     total = jnp.sum(rates, -1)
     drawn = chance < -jnp.expm1(-length * jnp.maximum(total, _TINY))
     value = draws.categorical(choice, rates).astype(x.dtype)

@@ -38,7 +38,7 @@ def poisson_categories(key: Key, x: Array, rates: Array, dt: Array) -> Array:
         rates: [*S, K], zero at x.
         dt: [], time.
     """
-    chance, choice = jax.random.uniform(key, (2, *x.shape))
+    chance, choice = draws.uniform(key, (2, *x.shape))
     mean = dt * jnp.sum(rates, -1)
     # Only N = 1 matters: P(N = 1) = mean exp(-mean), and u itself decides.
     once = chance < mean * jnp.exp(-mean)
@@ -50,12 +50,12 @@ def poisson_ordinal(key: Key, x: Array, rates: Array, dt: Array) -> Array:
     key_count, key_choice = jax.random.split(key)
     # More jumps than this end at a clamp; a ratio that overflows must not loop for ever.
     mean = jnp.minimum(dt * jnp.sum(rates, -1), 1000.0)
-    count = draws.poisson(jax.random.uniform(key_count, x.shape), mean)
+    count = draws.poisson(draws.uniform(key_count, x.shape), mean)
     choose = draws.chooser(rates)
 
     def jump(state):
         n, moved = state
-        u = jax.random.uniform(jax.random.fold_in(key_choice, n), x.shape)
+        u = draws.uniform(jax.random.fold_in(key_choice, n), x.shape)
         return n + 1, moved + jnp.where(n < count, choose(u) - x, 0)
 
     state = (0, jnp.zeros_like(x))
@@ -65,7 +65,7 @@ def poisson_ordinal(key: Key, x: Array, rates: Array, dt: Array) -> Array:
 
 def euler_jump(key: Key, x: Array, rates: Array, dt: Array) -> Array:
     """One jump at most."""
-    return generators.euler(jax.random.uniform(key, x.shape), x, rates, dt)
+    return generators.euler(draws.uniform(key, x.shape), x, rates, dt)
 
 
 JUMPS: dict[str, Callable[[Key, Array, Array, Array], Array]] = {
@@ -103,7 +103,10 @@ def tweedie(ctmc: CTMC, read: Parametrisation) -> Stepper:
     def site(key, out, x, t, s):
         between = chain.column(x, schedule.clock(t) - schedule.clock(s))
         weights = read.law(out, x, t, s) * between
-        return draws.categorical(jax.random.uniform(key, x.shape), weights).astype(x.dtype)
+        y = draws.categorical(draws.uniform(key, x.shape), weights)
+        # A network so sure that every product underflows leaves no weight: the site stays.
+        possible = jnp.take_along_axis(weights, y[..., None], -1)[..., 0] > 0
+        return jnp.where(possible, y.astype(x.dtype), x)
 
     return _stateless(site)
 
@@ -120,7 +123,7 @@ def ancestral(ctmc: CTMC, read: Parametrisation) -> Stepper:
         raise UserError("config.sample.name='ancestral' needs the absorbing process")
 
     def site(key, out, x, t, s):
-        reveal, choice = jax.random.uniform(key, (2, *x.shape))
+        reveal, choice = draws.uniform(key, (2, *x.shape))
         hidden_t, hidden_s = -jnp.expm1(-schedule.clock(t)), -jnp.expm1(-schedule.clock(s))
         shown = (x == mask) & (reveal * hidden_t < hidden_t - hidden_s)
         value = draws.categorical(choice, jnp.exp(read.log_posterior(out, x, t)))
@@ -221,7 +224,7 @@ def denoise(read: Parametrisation, sample: bool = False) -> Callable[..., Array]
     def finish(predict: Predict, key: Key, x: Array, t: Array, cond):
         log_p = jax.vmap(read.log_posterior)(predict(x, t, cond), x, t)
         if sample:
-            u = jax.random.uniform(key, x.shape)
+            u = draws.uniform(key, x.shape)
             return draws.categorical(u, jnp.exp(log_p)).astype(x.dtype)
         return jnp.argmax(log_p, -1).astype(x.dtype)
 

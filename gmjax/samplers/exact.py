@@ -88,7 +88,7 @@ def thinning(
         # A lane that has ended still takes part in the call: any valid time will do.
         table = rates(x, t)
         flat = table.reshape(len(x), -1, table.shape[-1])
-        u_accept, u_site, u_value = jax.random.uniform(key_jump, (3, len(x)))
+        u_accept, u_site, u_value = draws.uniform(key_jump, (3, len(x)))
         per_site = jnp.sum(flat, -1)
         total, limit = jnp.sum(per_site, -1), bound(x, jnp.minimum(window, last - 1))
         jump = found & (u_accept * limit < total)

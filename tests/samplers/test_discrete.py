@@ -148,6 +148,19 @@ def test_corrector_counts_its_evaluations():
     assert out.trajectory.shape == (10, 3, 2)
 
 
+@pytest.mark.parametrize("kind", ["leave_one_out", "ratio"])
+def test_a_site_whose_weights_all_underflow_stays(kind):
+    """Seen values of the absorbing chain, under a network that is sure of another one."""
+    noise = ctmc.CTMC(chains.absorbing(5), schedules.log_linear())
+    x = jnp.arange(1, 5)[None]
+    out = jnp.zeros((1, 4, 6 if kind == "ratio" else 5)).at[..., 0].set(300.0)
+    stepper = discrete.tweedie(noise, ctmc.PARAMETRISATIONS[kind](noise))
+    now, then = jnp.full(1, 0.5), jnp.full(1, 0.4)
+    predict = lambda x, t, cond: out
+    step = jax.jit(lambda x: stepper.step(predict, jax.random.key(0), x, now, then, (), None)[0])
+    np.testing.assert_array_equal(step(x), x)
+
+
 def test_more_than_one_jump_is_rejected():
     """Categories stay where two or more jumps fall; ordered values add them up and clamp."""
     x = jnp.full(50_000, 2)
