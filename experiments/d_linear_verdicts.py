@@ -4,9 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from experiments import page
+from experiments import page, verdict
 from experiments.measure import Fit, exponent
 from experiments.reverse_kl import SHAPES
+
+SIGMAS = 4.5  # of an interval; there are many
+SAME = 0.05  # two computations of one number are the same to this share of it
 
 
 def constant(rows: Sequence) -> float:
@@ -75,12 +78,12 @@ def _error_verdicts(shape, rows):
     sizes = [eps for eps in law if eps]
     # Half the second difference is the part even in eps; a shape of either sign shares the bound.
     fit = exponent(sizes, [abs(law[eps] - law[0.0]) for eps in sizes])
-    under = all(law[eps] <= path[eps] * (1 + 1e-9) for eps in law)
+    under = verdict.exact(law[eps] / path[eps] for eps in law)
     share = max((law[eps] - law[0.0]) / eps**2 for eps in sizes)
     return [
         f"KL of the law - that without error ~ eps^a, {shape}: theorem at most a path of eps^2,"
         f" measured {page.interval(fit)}, at most {share:.3f} eps^2, under the path's KL at every"
-        f" eps: {page.outcome(under)}"
+        f" eps: {verdict.together(under, high=1 + 1e-9)}"
     ]
 
 
@@ -115,18 +118,23 @@ def _identity_verdicts(rows):
             (a.value - b.value, a.error + 1e-9 * b.value) for a, b in zip(left, right, strict=True)
         ]
         worst = max(abs(gap) / error for gap, error in gaps)
+        fits = [
+            verdict.about(gap / r.value, SIGMAS * error / r.value)
+            for (gap, error), r in zip(gaps, right, strict=True)
+        ]
         off = max(abs(gap) / r.value for (gap, _), r in zip(gaps, right, strict=True))
         lines.append(
             f"sigma^3 / (2 sigma') d/dt E tr Cov = E tr Cov^2, {law}: apart by {100 * off:.2g} % at"
-            f" most, {worst:.1f} standard errors: {page.outcome(worst < 4.5)}"
+            f" most, {worst:.1f} standard errors: {verdict.together(fits, -SAME, SAME)}"
         )
     own = [r for r in rows if r.panel == "checked"]
     for want, got in zip(own[::2], own[1::2], strict=True):
         z = (got.value - want.value) / got.error
+        off = verdict.about(got.value / want.value - 1, SIGMAS * got.error / want.value)
         lines.append(
             f"Monte Carlo of the path, {got.law}, d = {got.dim}: {got.value:.4g} +-"
             f" {got.error:.2g}, closed form {want.value:.4g}, z = {z:.1f}:"
-            f" {page.outcome(abs(z) < 4.5)}"
+            f" {verdict.judge(off, -SAME, SAME)}"
         )
     return lines
 
@@ -135,19 +143,20 @@ def _bound_verdicts(rows):
     c = constant(rows)
     own = [r for r in rows if r.measure in ("law", "path") and r.rule == "exponential"]
     worst = max(own, key=lambda r: (r.value - 2 * r.error) / r.bound)
+    fits = [verdict.about(r.value / r.bound / c, 2 * r.error / r.bound / c) for r in own]
     over = sum((r.value - 2 * r.error) / r.bound > c * (1 + 1e-6) for r in own)
     return [
         f"the bound with its constant {c:.3g}, fitted once: exceeded at {over} of {len(own)}"
         f" points; closest {worst.panel}, {worst.law}, {worst.measure},"
-        f" {worst.value / worst.bound / c:.2f} of it: {page.outcome(not over)}"
+        f" {worst.value / worst.bound / c:.2f} of it: {verdict.together(fits, high=1 + 1e-6)}"
     ]
 
 
 def _most(what: str, theorem: float, fit: Fit) -> str:
-    holds = fit.low <= theorem + 1e-6
-    return f"{what}: theorem a <= {theorem}, measured {page.interval(fit)}: {page.outcome(holds)}"
+    said = verdict.judge(fit, high=theorem + verdict.EXPONENT)
+    return f"{what}: theorem a <= {theorem}, measured {page.interval(fit)}: {said}"
 
 
 def _least(what: str, theorem: float, fit: Fit) -> str:
-    holds = fit.high >= theorem - 1e-3
-    return f"{what}: theorem a >= {theorem}, measured {page.interval(fit)}: {page.outcome(holds)}"
+    said = verdict.judge(fit, low=theorem - verdict.EXPONENT)
+    return f"{what}: theorem a >= {theorem}, measured {page.interval(fit)}: {said}"

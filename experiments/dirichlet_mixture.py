@@ -21,8 +21,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.stats
 
-from experiments import page
+from experiments import page, verdict
 from gmjax.data.dirichlet import dirichlet_log_density, dirichlet_sample
 from gmjax.losses import scores, times
 from gmjax.methods.combinators import from_loss, optimizer
@@ -202,6 +203,14 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
     lines.append(
         f"{best} is nearer the truth than {other} by a factor of {ratio:.1f} in energy distance:"
         f" {'in every seed' if clear else 'BUT NOT IN EVERY SEED'}"
+    )
+    wide = max(float(energy.std(ddof=1)), *(float(np.std(s)) for s in seeds.values()))
+    half = scipy.stats.t.ppf(0.975, len(energy) - 1) * wide
+    half *= sum(1 / len(s) for s in seeds.values()) ** 0.5
+    gap = verdict.about(score["softmax"] - score["wright_fisher"], float(half))
+    lines.append(
+        f"Wright-Fisher is nearer than softmax, by {1e4 * gap.slope:.2f} +- {1e4 * half:.2f}"
+        f" (1e-4): {verdict.judge(gap, low=0)}"
     )
     return lines
 

@@ -22,9 +22,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.stats
 
 from configs import markov_diffusion as jobs
-from experiments import page
+from experiments import page, verdict
 from gmjax import data, methods
 from gmjax.data import batches
 from gmjax.likelihoods import flow
@@ -130,12 +131,15 @@ def summary(rows: list[Row]) -> Iterator[str]:
         nll = np.array([row.nll for row in own])
         spread = nll.std(ddof=1) if len(nll) > 1 else float("nan")
         score, matching = PUBLISHED[name]
+        half = scipy.stats.t.ppf(0.975, max(len(nll) - 1, 1)) * spread / len(nll) ** 0.5
+        said = verdict.judge(verdict.about(float(nll.mean()), float(half)), high=score)
         better = "below" if nll.mean() < score else "above"
         yield (
             f"{name}: {nll.mean():.2f} +- {spread:.2f} nats over {len(nll)} seeds, {better} the"
             f" {score:.2f} of score-based models; flow matching {matching:.2f}, kernel density at"
             f" this resolution ({own[0].resolution:.4f} rad)"
-            f" {np.mean([row.kernel_nll for row in own]):.2f}, uniform {UNIFORM:.2f}"
+            f" {np.mean([row.kernel_nll for row in own]):.2f}, uniform {UNIFORM:.2f};"
+            f" no more than score-based models: {said}"
         )
 
 

@@ -25,7 +25,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from experiments import flow_bounds_page, flow_perturbed, page
+from experiments import flow_bounds_page, flow_perturbed, page, verdict
 from experiments.flow_perturbed import FAMILIES, MODELS
 from experiments.measure import exponent
 from gmjax.targets import TARGETS
@@ -213,7 +213,8 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
         # At most eps to the first power where eps -> 0; the bound itself is what must hold.
         lines.append(
             f"W2 ~ eps^a, {kind[0]}, {kind[1]}, {kind[2]}: theorem a = 1 under eps exp(int L*),"
-            f" measured {page.interval(fit)}, at most {share:.3f} of T1: {page.outcome(share <= 1)}"
+            f" measured {page.interval(fit)}, at most {share:.3f} of T1:"
+            f" {verdict.together(verdict.exact(r.value / r.bound for r in own), high=1)}"
         )
     for r in rows:
         if r.panel == "landing":
@@ -230,11 +231,13 @@ def _noise_verdicts(rows):
             lam, least = flow_perturbed.regularity(ratio)
             share = max(r.value / r.bound for r in own)
             slope = steepest(own)
+            ratios_of = [*(r.value / r.bound for r in own), slope / (1.01 * lam)]
+            said = verdict.together(verdict.exact(ratios_of), high=1)
             name = "subspace" if law == "subspace" else f"R / sigma = {ratio:g}"
             lines.append(
                 f"int L* in int |gamma'| / gamma, {family}, {name}: lambda = {lam:g} (least"
                 f" possible {least:.3g}), steepest measured {slope:.3f}, at most {share:.3f} of"
-                f" the bound: {page.outcome(share <= 1 and slope <= lam * 1.01)}"
+                f" the bound: {said}"
             )
             if ratio >= 1:
                 ratios.append(ratio)
@@ -243,7 +246,7 @@ def _noise_verdicts(rows):
             fit = exponent(ratios, found)
             lines.append(
                 f"the steepest slope ~ (R / sigma)^a, {family}: theorem a <= 2, measured"
-                f" {page.interval(fit)}: {page.outcome(fit.low <= 2)}"
+                f" {page.interval(fit)}: {verdict.judge(fit, high=2)}"
             )
     return lines
 
@@ -252,12 +255,15 @@ def _optimum_verdicts(rows):
     lines = []
     for ratio in dict.fromkeys(r.ratio for r in rows if r.panel == "both"):
         lam = flow_perturbed.regularity(ratio)[0]
-        sizes, best, _ = optima(rows, ratio)
+        sizes, best, at = optima(rows, ratio)
+        grid = [r.small for r in rows if r.panel == "both" and r.ratio == ratio]
+        last = int(np.isin(at, [min(grid), max(grid)]).sum())
+        edge = f"; {last} of {len(at)} optima at an end of the grid" if last else ""
         fit = exponent(sizes, best)
         least = 1 / (2 * lam + 1)
         lines.append(
             f"best W2 ~ eps^a, R / sigma = {ratio:g}: corollary a >= {least:.3f}, measured"
-            f" {page.interval(fit)}: {page.outcome(fit.high >= least)}"
+            f" {page.interval(fit)}: {verdict.judge(fit, low=least)}{edge}"
         )
         # Independent coordinates: d^1/2 times the best of one, at eps / d^1/2.
         dims = (sizes[-1] / sizes) ** 2
@@ -266,7 +272,7 @@ def _optimum_verdicts(rows):
         lines.append(
             f"best W2 ~ d^a at eps = {sizes[-1]:g}, R / sigma = {ratio:g}, d to {dims.max():.0f}:"
             f" corollary a <= {most:.3f}, measured {page.interval(fit)}:"
-            f" {page.outcome(fit.low <= most)}"
+            f" {verdict.judge(fit, high=most)}{edge}"
         )
     return lines
 

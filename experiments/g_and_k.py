@@ -20,7 +20,7 @@ import numpy as np
 import scipy.stats
 
 from experiments import g_and_k_reference as exact
-from experiments import page
+from experiments import page, verdict
 from experiments.g_and_k_network import Training, fit, observed, sampler, simulate
 from experiments.g_and_k_reference import NAMES, TRUTH
 from experiments.measure import p_value
@@ -157,29 +157,33 @@ def verdicts(rows: Sequence[Row], calibration: Sequence[Ranks]) -> list[str]:
     chains = [r for r in rows if r.method == "mcmc"]
     r_hat, effective = max(r.r_hat for r in chains), min(r.effective for r in chains)
     noise = max(r.ks for r in chains)
-    settled = "converged" if r_hat < 1.05 and effective > 400 else "NOT CONVERGED"
+    met = verdict.exact((r_hat / 1.05, 400 / effective if effective else float("nan")))
     lines = [
         f"MCMC: split R-hat <= {r_hat:.3f}, effective draws >= {effective:.0f}, half against half"
-        f" KS <= {noise:.3f}: {settled}"
+        f" KS <= {noise:.3f}, converged: {verdict.together(met, high=1)}"
     ]
     for method in dict.fromkeys(r.method for r in calibration):
         own = [r for r in rows if r.method == method]
         ranked = [r for r in calibration if r.method == method]
         p = ", ".join(f"{r.parameter} {r.p_value:.2g}" for r in ranked)
-        uniform = min(r.p_value for r in ranked) > LEVEL / len(ranked)
+        least = min(r.p_value for r in ranked) * len(ranked)
+        uniform = verdict.judge(verdict.exact([least])[0], low=LEVEL)
         lines.append(
             f"{method}, ranks over {ranked[0].pairs} data sets: chi-square p = {p} (level"
-            f" {LEVEL:g} for all four): {'uniform' if uniform else 'NOT UNIFORM'}"
+            f" {LEVEL:g} for all four), uniform: {uniform}"
         )
         shifts, ratio = np.array([r.shift for r in own]), [r.ratio for r in own]
-        near = np.abs(shifts).max() < CLOSE and max(*ratio, *(1 / r for r in ratio)) < 1 + CLOSE
+        # MCMC's own means are off by its half-against-half shifts, some two of them at 95 %.
+        off = 2 * max(abs(c.shift) for c in chains)
+        near = [verdict.about(abs(s) / CLOSE, off / CLOSE) for s in shifts]
+        near += verdict.exact(abs(np.log(r)) / np.log(1 + CLOSE) for r in ratio)
         wider = np.exp(np.mean(np.log(ratio)))
         lines.append(
             f"{method} against MCMC, {len({r.data for r in own})} data sets: means off by"
             f" {np.sqrt(np.mean(shifts**2)):.2f} standard deviations (at most"
             f" {np.abs(shifts).max():.2f}), deviations {wider:.2f} of MCMC's ({min(ratio):.2f} to"
-            f" {max(ratio):.2f}), KS at most {max(r.ks for r in own):.3f}:"
-            f" {'close' if near else 'NOT CLOSE'}"
+            f" {max(ratio):.2f}), KS at most {max(r.ks for r in own):.3f}, close:"
+            f" {verdict.together(near, high=1)}"
         )
         lines += [
             f"    data {r.data}, {r.parameter}: {r.mean:.3f} +- {r.std:.3f}, MCMC {c.mean:.3f} +-"

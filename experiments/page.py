@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from experiments import verdict
 from experiments.measure import Fit
 
 STYLE: dict = {
@@ -29,7 +30,8 @@ def table(path: Path, rows: Sequence[Any]) -> None:
 
 
 def say(out: Path, lines: list[str]) -> list[str]:
-    """Writes the verdicts to `out`; the same lines."""
+    """Writes the verdicts and their count to `out`; the lines written."""
+    lines = [*lines, verdict.summary(lines)]
     (out / "verdicts.txt").write_text("\n".join(lines) + "\n")
     return lines
 
@@ -71,11 +73,6 @@ def letter(axes: Iterable[Any]) -> None:
 def interval(fit: Fit) -> str:
     """An exponent and its interval in words."""
     return f"a = {fit.slope:.3f} [{fit.low:.3f}, {fit.high:.3f}]"
-
-
-def outcome(holds: bool) -> str:
-    """The end of a verdict."""
-    return "holds" if holds else "DOES NOT HOLD"
 
 
 def command(

@@ -35,7 +35,7 @@ import scipy.stats
 from rich.progress import track
 
 from configs import vae as jobs
-from experiments import page
+from experiments import page, verdict
 from gmjax import data, methods
 from gmjax.classical import gmm
 from gmjax.losses import variational
@@ -55,6 +55,7 @@ FIGURES = {
     "confident_share": lambda v: 1 - v,
 }
 LEVEL = 0.05
+SAME = 0.05  # a mean of draws is its closed form to this share
 OUT = ", own example left out"
 
 
@@ -201,7 +202,7 @@ def test(differences: np.ndarray) -> str:
     """Is the mean of independent differences positive? A one-sided t test, both ways."""
     mean, error = mean_and_error(differences)
     least = scipy.stats.t.ppf(1 - LEVEL, len(differences) - 1) * error
-    return "holds" if mean > least else "DOES NOT HOLD" if -mean > least else "undecided"
+    return verdict.judge(verdict.about(float(mean), float(least)), low=0)
 
 
 def verdicts(rows: Sequence[Row]) -> list[str]:
@@ -209,12 +210,11 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
     form = lambda v: "{:.3f} +- {:.3f}".format(*mean_and_error(v))
     normal, fitted, whole = SOURCES
     kl, exact = (values(rows, "split", normal, name) for name in ("kl", "kl, closed form"))
-    error = [r.error for r in rows if (r.source, r.name, r.kind) == (normal, "kl", "split")]
-    # The error counts how examples differ too, and both are means over the same ones.
-    agree = (np.abs(kl - exact) < 4 * np.array(error)).all()
-    lines = [
-        f"E KL {form(kl)} nats, drawn, is the closed form {form(exact)}: {page.outcome(agree)}"
-    ]
+    # Both are means over the same examples, so that only their difference has the draws' noise.
+    off, error = mean_and_error(kl / exact - 1)
+    half = scipy.stats.t.ppf(0.975, len(kl) - 1) * error
+    agree = verdict.judge(verdict.about(float(off), float(half)), -SAME, SAME)
+    lines = [f"E KL {form(kl)} nats, drawn, is the closed form {form(exact)}: {agree}"]
     for end in ("", OUT):
         part = {n: values(rows, "split", normal, n + end) for n in ("information", "mismatch")}
         shown = f"information {form(part['information'])}, mismatch {form(part['mismatch'])}"

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.stats
 
-from experiments import page
+from experiments import page, verdict
 from experiments.measure import Fit, exponent
 from gmjax.paths.gaussian import PATHS, GaussianPath
 from gmjax.samplers import driver, gaussian
@@ -208,6 +208,7 @@ def orders(law: Target, path: GaussianPath, preset: Preset) -> list[Row]:
     return rows
 
 
+NEAR = 0.005  # a distance that is a third of a per cent of the law's radius is none
 FAST = ("DPM-Solver++(2M)", "Heun in t", "EDM (Heun)", "UniPC-2")
 
 
@@ -224,10 +225,11 @@ def verdicts(rows: Sequence[Row], solvers: Sequence[Solver] = tuple(COMPARED)) -
         own = [r for r in far if r.solver == label and r.nfe <= 20]
         if own:
             best = max(own, key=lambda r: r.nfe)
-            holds = best.error <= slow.error + 2 * floor.noise
+            half = 1.96 * 2**0.5 * floor.noise
+            said = verdict.judge(verdict.about(best.error - slow.error, half), high=NEAR)
             lines.append(
                 f"{label} at {best.nfe} evaluations: {best.error:.4f}, claimed no more than"
-                f" Euler-Maruyama at {slow.nfe}: {page.outcome(holds)}"
+                f" {NEAR} above Euler-Maruyama at {slow.nfe}: {said}"
             )
     for solver in solvers:
         own = [r for r in rows if r.kind == "order" and r.solver == solver.label]
@@ -236,7 +238,11 @@ def verdicts(rows: Sequence[Row], solvers: Sequence[Solver] = tuple(COMPARED)) -
             # Orders are one apart, and the finest two runs have least of the next order's error.
             (n, coarse), (m, fine) = [(r.nfe, r.error) for r in own[-2:]]
             finest = float(np.log(coarse / fine) / np.log(m / n))
-            outcome = page.outcome(abs(finest - solver.order) < 0.35)
+            errors, counts = (np.log([getattr(r, f) for r in own]) for f in ("error", "nfe"))
+            local = -np.diff(errors) / np.diff(counts)
+            # What the local order changed by last, it may change by again.
+            got = verdict.about(finest, float(abs(local[-1] - local[-2])))
+            outcome = verdict.judge(got, solver.order - 0.35, solver.order + 0.35)
             lines.append(
                 f"order of {solver.label}: claimed {solver.order}, measured {finest:.2f} at the"
                 f" finest two, {fit.slope:.2f} [{fit.low:.2f}, {fit.high:.2f}] over all: {outcome}"

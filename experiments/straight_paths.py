@@ -28,7 +28,8 @@ import numpy as np
 import scipy.stats
 
 from configs import flow_matching as jobs
-from experiments import page
+from experiments import page, verdict
+from experiments.measure import Fit
 from gmjax import data, methods
 from gmjax.data import batches
 from gmjax.methods import flow_matching, flow_worlds
@@ -162,7 +163,7 @@ def verdicts(rows: list[Row]) -> list[str]:
             low, mid, high = np.exp(log.mean() + half * np.array([-1, 0, 1]))
             lines.append(
                 f"{kind}, {name} / independent: claim < 1, measured"
-                f" {mid:.3f} [{low:.3f}, {high:.3f}]: {page.outcome(high < 1)}"
+                f" {mid:.3f} [{low:.3f}, {high:.3f}]: {verdict.judge(Fit(mid, low, high), high=1)}"
             )
     return lines
 

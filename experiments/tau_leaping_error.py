@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import page
+from experiments import page, verdict
 from experiments.enumerated import (
     METHODS,
     Problem,
@@ -245,14 +245,16 @@ def verdicts(rows: Sequence[Row], fitted_below: float) -> list[str]:
     lines = [
         f"exact simulation: TV {law.tv:.4f}, Hellinger {law.hellinger:.4f}; as many draws of the"
         f" truth: {draws.tv:.4f}, {draws.hellinger:.4f}; p = {law.p_value:.2f}:"
-        f" {'exact' if law.p_value > LEVEL else 'NOT EXACT'}"
+        f" {verdict.tested(law.p_value)}"
     ]
     for method in dict.fromkeys(r.method for r in by_tau if r.source == "propagated"):
         own = [r for r in by_tau if r.method == method]
         law_rows = [r for r in own if r.source == "propagated"]
         fine = [r for r in law_rows if r.tau <= fitted_below]
         fit = exponent([r.tau for r in fine], [r.tv for r in fine], next_order=True)
-        lines.append(_verdict(f"TV ~ tau^a, {method}", "a >= 1", fit, fit.high >= 1, method))
+        lines.append(
+            _verdict(f"TV ~ tau^a, {method}", "a >= 1", fit, {"low": 1 - verdict.EXPONENT}, method)
+        )
         clear = [r for r in own if r.source == "simulated" and r.tv > 3 * draws.tv]
         same = [r for r in law_rows if r.tau in {c.tau for c in clear}]
         if len(clear) > 2:
@@ -262,22 +264,26 @@ def verdicts(rows: Sequence[Row], fitted_below: float) -> list[str]:
                 for x in (clear, same)
             ]
             lines.append(f"    over tau {span}: simulated {fits[0]}, its law {fits[1]}")
-    for r in by_tau:
-        if r.source == "simulated" and not r.p_value > LEVEL:
+    runs = [r for r in by_tau if r.source == "simulated" and r.method != "exact"]
+    worst = float(np.min([r.p_value for r in runs])) if runs else float("nan")
+    said = verdict.tested(worst, len(runs))
+    lines.append(f"samplers draw from their laws, least p of {len(runs)}, {worst:.2g}: {said}")
+    for r in runs:
+        if not r.p_value > LEVEL:
             lines.append(f"    {r.method} at tau {r.tau:g} is off its law: p = {r.p_value:.1g}")
     for name, method in dict.fromkeys((r.law, r.method) for r in by_dims):
         own = [r for r in by_dims if (r.law, r.method) == (name, method)]
         if len(own) > 2:
             fit = exponent([r.dims for r in own], [r.tv for r in own])
             what = f"TV ~ D^a, {name}, {method}"
-            lines.append(_verdict(what, "a <= 2", fit, fit.low <= 2, method))
+            lines.append(_verdict(what, "a <= 2", fit, {"high": 2.0}, method))
     return lines
 
 
-def _verdict(what: str, claim: str, fit: Fit, holds: bool, method: str) -> str:
+def _verdict(what: str, claim: str, fit: Fit, within: dict, method: str) -> str:
     if method not in THEOREM:
         return f"{what}: no theorem, measured {page.interval(fit)}"
-    return f"{what}: theorem {claim}, measured {page.interval(fit)}: {page.outcome(holds)}"
+    return f"{what}: theorem {claim}, measured {page.interval(fit)}: {verdict.judge(fit, **within)}"
 
 
 # -- the page -----------------------------------------------------------------------------------

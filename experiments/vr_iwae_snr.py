@@ -25,10 +25,10 @@ import numpy as np
 import scipy.stats
 
 from experiments import linear_gaussian as lg
-from experiments import page, snr_page
+from experiments import page, snr_page, verdict
 from experiments.measure import Fit, exponent
 from experiments.replicates import collect
-from experiments.snr_gradients import CURVES, Reduced, reduced, simulated
+from experiments.snr_gradients import CURVES, Reduced, covariance, drawn, parts, reduced, simulated
 from gmjax.losses import variational
 from gmjax.types import Key
 
@@ -244,9 +244,12 @@ class Agreement(NamedTuple):
     n: int
     alpha: float
     gradient: str
-    p_value: float  # that the means are the same
-    log_ratio: float  # mean log variance ratio
-    z: float  # of the log ratio
+    p_value: float  # that the means are the same: uniform where they are
+    excess: float  # of the variances, over the reduction's
+    half: float  # of the 99.9 % interval of the excess
+
+
+BLOCKS = 10
 
 
 def agreements(key: Key, preset: Preset, sigma: float = 0.01) -> tuple[list[Agreement], list[Row]]:
@@ -256,31 +259,60 @@ def agreements(key: Key, preset: Preset, sigma: float = 0.01) -> tuple[list[Agre
     for d in dict.fromkeys(d for d, _ in preset.checked):
         key_w, key_r, key_s = jax.random.split(jax.random.fold_in(key, d), 3)
         x, w = lg.problem(key_w, d, preset.points, sigma)
+        delta = lg.offset(w, x)
+        h = jnp.linalg.norm(delta, axis=1)
         sizes = [n for dims, n in preset.checked if dims == d]
-        exact = partial(reduced, alphas=alphas, sizes=sizes, repeats=repeats, share=1)
-        truth = jax.device_get(jax.jit(exact)(key_r, x, w))
+        own = partial(
+            parts, dims=d, h=h, alphas=alphas, sizes=sizes, repeats=repeats // BLOCKS, share=1
+        )
+        blocks = jax.jit(lambda key, own=own: jax.lax.map(own, jax.random.split(key, BLOCKS)))
+        truth = jax.tree.map(np.float64, jax.device_get(blocks(key_r)))
+        points = np.asarray(x, float), np.asarray(delta / h[:, None], float)
         for i, n in enumerate(sizes):
-            found = simulated(key_s, x, w, n, alphas, repeats, preset.chunk)
+            found = drawn(key_s, x, w, n, alphas, repeats, preset.chunk)
             for a, alpha in enumerate(alphas):
                 for name in variational.GRADIENTS:
-                    mean, var = found.mean[name][0, a], found.variance[name][0, a]
-                    out.append(_agreement(d, n, alpha, name, mean, var, truth, (a, i), repeats))
-                    snr = float((np.abs(mean[d:]) / np.sqrt(var[d:])).mean())
+                    g = np.asarray(found[name][:, a, d:], float)  # theta's noise is b's
+                    at = [f[:, :, a, i] for f in truth[:3]]
+                    tests = agreement(g, points, at, CURVES.index(name))
+                    out.append(Agreement(d, n, alpha, name, *tests))
+                    snr = float((np.abs(g.mean(0)) / g.std(0, ddof=1)).mean())
                     row = Row("gradients", d, sigma, alpha, n, 1, name, snr, *[math.nan] * 4)
                     rows.append(row)
     return out, rows
 
 
-def _agreement(d, n, alpha, name, mean, var, truth, at, repeats):
-    c = CURVES.index(name)
-    exact_mean, exact_std = truth.mean[c][at], truth.std[c][at]
-    mean, var = mean[d:], var[d:]  # theta's noise is b's: together they make no chi-square
-    gap = (mean - exact_mean) / (exact_std / repeats**0.5)
-    log_ratio = np.log(var / exact_std**2).mean()
-    # The log of a chi-square of r - 1 over r - 1 has mean -1 / r and variance 2 / r.
-    z = (log_ratio + 1 / repeats) * math.sqrt(repeats * len(var) / 2)
-    p = scipy.stats.chi2.sf(np.sum(gap**2), len(gap))
-    return Agreement(d, n, alpha, name, float(p), float(log_ratio), float(z))
+def agreement(
+    g: np.ndarray, points: tuple[np.ndarray, np.ndarray], truth: Sequence[np.ndarray], curve: int
+) -> tuple[float, float, float]:
+    """Have draws the means and the variances of the reduction? p-value, excess, half interval.
+
+    Means by a chi-square of the difference under its whole covariance, for a and b share noise
+    and the reduction has noise of its own, along u; variances by blocks, for they are no
+    chi-squares where weights are heavy.
+
+    Args:
+        g: [R, 2 d] draws of the gradient.
+        points: x and u, points and directions: [T, d] each.
+        truth: mean, along and across of `Parts`, from R draws in all: [BLOCKS, 3, T] each.
+        curve: of `CURVES`.
+    """
+    (x, u), (mean, along, across) = points, truth
+    t, both = len(x), np.concatenate([x * u, u], 1)
+    gap = g.mean(0) - mean.mean(0)[curve] @ both / t
+    whole = covariance(x, u, along.mean(0)[curve], across.mean(0)[curve])
+    # The reduction's mean is drep's, whichever the curve.
+    noise = whole + covariance(x, u, along.mean(0)[CURVES.index("drep")], np.zeros(t))
+    p = scipy.stats.chi2.sf(gap @ np.linalg.solve(noise / len(g), gap), len(gap))
+    own = [
+        part.var(0, ddof=1) - np.diag(covariance(x, u, *pair))
+        for part, *pair in zip(
+            np.array_split(g, BLOCKS), along[:, curve], across[:, curve], strict=True
+        )
+    ]
+    excess = (np.array(own) / np.diag(whole)).mean(1)
+    half = scipy.stats.t.ppf(0.9995, BLOCKS - 1) * excess.std(ddof=1) / BLOCKS**0.5
+    return float(p), float(excess.mean()), float(half)
 
 
 def against_m(key: Key, preset: Preset, dims: int = 20, n: int = 8, sigma: float = 0.5):
@@ -314,15 +346,15 @@ def slopes(found: Reduced, sizes: Sequence[int], curve: str, a: int) -> Fit:
     return Fit(float(own.mean()), float(own.mean() - half), float(own.mean() + half))
 
 
+SAME = 0.25  # variances and published figures are the same to this share
 NEAR = 0.03  # two halves that are one apart are told from each other by far less
 
 
 def slope_verdict(name: str, theorem: float, fit: Fit) -> str:
-    """Whether the interval, or a margin of `NEAR` around the value, holds the theorem's."""
-    holds = fit.low - NEAR <= theorem <= fit.high + NEAR
+    """Whether the interval lies within `NEAR` of the theorem's exponent."""
     return (
         f"{name}: theorem {theorem:+.1f}, measured {fit.slope:+.3f} [{fit.low:.3f},"
-        f" {fit.high:.3f}]: {page.outcome(holds)}"
+        f" {fit.high:.3f}]: {verdict.judge(fit, theorem - NEAR, theorem + NEAR)}"
     )
 
 
@@ -335,11 +367,12 @@ def verdicts(found: Sequence[Check], same: Sequence[Agreement], by_m: Sequence[R
     """One line a claim, but for the slopes in N."""
     lines = []
     for a in same:
-        holds = a.p_value > 1e-4 and abs(a.z) < 4.5
+        wide = verdict.about(a.excess, a.half)
         lines.append(
             f"library against reduction, d {a.dims}, N {a.n}, alpha {a.alpha:g}, {a.gradient}:"
-            f" means p = {a.p_value:.3f}, log variance ratio {a.log_ratio:+.4f} (z {a.z:+.1f}):"
-            f" {'agree' if holds else 'DO NOT AGREE'}"
+            f" means the same, p = {a.p_value:.3f}: {verdict.tested(a.p_value)}; variances apart by"
+            f" {a.excess:+.4f} +- {a.half:.4f}, the same to {SAME:g}:"
+            f" {verdict.judge(wide, -SAME, SAME)}"
         )
     for curve in CURVES:
         own = [r for r in by_m if r.curve == curve]
@@ -347,10 +380,12 @@ def verdicts(found: Sequence[Check], same: Sequence[Agreement], by_m: Sequence[R
             fit = exponent([r.m for r in own], [r.snr for r in own])
             lines.append(slope_verdict(f"SNR ~ M^a, {curve}, alpha 0", 0.5, fit))
     for c in found:
+        room = math.log(1 + SAME) if c.what.startswith("log") else SAME * abs(c.published)
+        apart = verdict.about(c.published - c.ours, 3 * c.error)
         lines.append(
             f"published, d {c.dims}, sigma {c.sigma:g}, alpha {c.alpha:g}, {c.what}:"
             f" {c.published:.4g}, ours {c.ours:.4g}, error {c.error:.2g}, z {c.z:+.1f}:"
-            f" {'agrees' if abs(c.z) < 4 else 'DOES NOT AGREE'}"
+            f" the same to {room:.2g}: {verdict.judge(apart, -room, room)}"
         )
     return lines
 

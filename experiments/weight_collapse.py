@@ -30,7 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import collapse_page, page, trained_vae
+from experiments import collapse_page, page, trained_vae, verdict
 from experiments import linear_gaussian as lg
 from experiments.replicates import collect
 from gmjax.losses import variational
@@ -265,12 +265,13 @@ def _largest(family, alpha, rows, preset):
     for n in (min(preset.sizes), max(preset.sizes)):
         got = next(r for r in rows if (r.dims, r.n) == (d, n))
         exact, half = lg.expected_maximum(n), 1.96 * got.error / got.spread
-        holds = abs(got.largest - exact) < half + MARGIN * exact
+        about = verdict.about(got.largest, half)
+        said = verdict.judge(about, (1 - MARGIN) * exact, (1 + MARGIN) * exact)
         lines.append(
             f"{family.name}, alpha {alpha:g}, d {d}, N {n}: (gap - E + log N / k) / B ="
             f" {got.largest:.4f} +- {half:.4f}, theorem a_N = {exact:.4f}"
             f" (sqrt(2 log N) = {math.sqrt(2 * math.log(n)):.3f}): "
-            f"{page.outcome(holds)}"
+            f"{said}"
         )
     return lines
 

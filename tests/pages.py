@@ -1,6 +1,7 @@
 """What an experiment leaves behind, read back."""
 
 import csv
+import re
 
 
 def read(out, table, said, *more):
@@ -14,5 +15,6 @@ def read(out, table, said, *more):
     assert {p.name for p in out.iterdir()} == names
     verdicts = (out / "verdicts.txt").read_text()
     assert verdicts in (said if isinstance(said, str) else "\n".join(said) + "\n")
+    assert re.fullmatch(r"\d+ holds?, \d+ do(es)? not, \d+ undecided", verdicts.splitlines()[-1])
     with (out / table).open() as file:
         return list(csv.DictReader(file))

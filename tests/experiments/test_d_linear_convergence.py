@@ -6,7 +6,8 @@ import pages
 import pytest
 from scipy.integrate import quad
 
-from experiments import d_linear_convergence, reverse_kl, reverse_path
+from experiments import d_linear_convergence, d_linear_verdicts, reverse_kl, reverse_path
+from experiments.measure import Fit
 from gmjax.samplers.grids import path_grid
 from gmjax.targets import TARGETS
 
@@ -132,6 +133,30 @@ def test_the_steps_that_are_needed():
     rows = [s._replace(steps=n).row("", "", 50 / n) for n in (16, 64, 256)]
     assert d_linear_convergence.needed(rows, 0.5) == pytest.approx(100)
     assert d_linear_convergence.needed(rows, 0.01) is None
+
+
+@pytest.mark.parametrize("wrong, outcome", [(False, "holds"), (True, "DOES NOT HOLD")])
+def test_verdicts_follow_the_rows(wrong, outcome):
+    """Exponents, identities and the bound, each on rows that satisfy it and on rows that do not."""
+    fit = Fit(1.0, 0.99, 1.01) if not wrong else None
+    assert d_linear_verdicts._most("", 1, fit or Fit(1.5, 1.4, 1.6)).endswith(outcome)
+    assert d_linear_verdicts._least("", 1, fit or Fit(0.5, 0.4, 0.6)).endswith(outcome)
+    row = lambda panel, measure, value, **of: d_linear_convergence.Row(
+        panel, "two_point", measure, "exponential", "exponential_decay", 1, 1, 4, 1.0, 0.1,
+        of.pop("eps", 0.0), value, **of,
+    )  # fmt: skip
+    off = 2.0 if wrong else 1.0
+    errors = [
+        row("", m, v, eps=e)
+        for m, f in (("law", off), ("path", 1.5))
+        for e, v in ((0.0, 1.0 * f), (0.1, 1.01 * f), (0.2, 1.04 * f), (0.4, 1.16 * f))
+    ]
+    assert d_linear_verdicts._error_verdicts("shift", errors)[0].endswith(outcome)
+    pair = [row("localised", "left", off, error=1e-3), row("localised", "right", 1.0)]
+    pair += [row("checked", "path", 1.0), row("checked", "path", off, error=1e-3)]
+    assert all(line.endswith(outcome) for line in d_linear_verdicts._identity_verdicts(pair))
+    bound = [row("steps", "path", 1.0, bound=1.0), row("dims", "path", off, bound=1.0)]
+    assert d_linear_verdicts._bound_verdicts(bound)[0].endswith(outcome)
 
 
 @pytest.mark.slow

@@ -48,11 +48,22 @@ def test_verdicts_say_which_is_nearer_and_whether_every_seed_agrees():
     row = lambda name, seed, energy: experiment.Row(name, seed, energy, 1.0, 2.0)
     truth = [row("truth", i, e) for i, e in enumerate([1e-4, -1e-4, 2e-4])]
     near, far = [row("wright_fisher", i, 1e-3) for i in (0, 1)], row("softmax", 0, 4e-3)
-    last = experiment.verdicts([*truth, *near, far, row("softmax", 1, 2e-3)])[-1]
+    last = experiment.verdicts([*truth, *near, far, row("softmax", 1, 2e-3)])[-2]
     assert last.startswith("wright_fisher is nearer the truth than softmax by a factor of 3.0")
     assert last.endswith("in every seed")
-    last = experiment.verdicts([*truth, *near, far, row("softmax", 1, 5e-4)])[-1]
+    last = experiment.verdicts([*truth, *near, far, row("softmax", 1, 5e-4)])[-2]
     assert last.endswith("BUT NOT IN EVERY SEED")
+
+
+@pytest.mark.parametrize(
+    "softmax, outcome", [(9e-3, "holds"), (2e-4, "undecided"), (-9e-3, "DOES NOT HOLD")]
+)
+def test_the_difference_is_judged_by_the_floor(softmax, outcome):
+    row = lambda name, seed, energy: experiment.Row(name, seed, energy, 1.0, 2.0)
+    truth = [row("truth", i, e) for i, e in enumerate([1e-4, -1e-4, 2e-4])]
+    rows = [row(name, i, e) for name, e in (("wright_fisher", 0.0), ("softmax", softmax))
+            for i in (0, 1)]  # fmt: skip
+    assert f": {outcome}" in experiment.verdicts([*truth, *rows])[-1]
 
 
 @pytest.mark.slow

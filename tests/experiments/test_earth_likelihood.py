@@ -20,6 +20,10 @@ def test_the_summary_compares_means_over_seeds():
     assert line.startswith("flood: 0.45 +- 0.07 nats over 2 seeds, below the 0.48")
     (line,) = earth.summary([rows[0]._replace(nll=0.6), rows[1]])
     assert "above the 0.48" in line
+    for nll, outcome in ((0.3, "holds"), (0.6, "DOES NOT HOLD"), (0.48, "undecided")):
+        seeds = [rows[0]._replace(nll=nll + e) for e in (-0.001, 0.001)]
+        assert f": {outcome}" in next(iter(earth.summary(seeds)))
+    assert ": undecided" in next(iter(earth.summary(rows[:1])))
 
 
 def test_the_kernel_density_is_a_density():
@@ -37,7 +41,7 @@ def test_the_kernel_density_is_a_density():
 def test_a_smoke_run_writes_rows_maps_and_verdicts(tmp_path, monkeypatch):
     monkeypatch.setattr(earth, "SETS", ("volcano",))
     lines = earth.run(earth.PRESETS["smoke"], tmp_path)
-    assert len(lines) == 1 and "volcano" in lines[0]
+    assert len(lines) == 2 and "volcano" in lines[0]
     with (tmp_path / "likelihoods.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 and (tmp_path / "volcano.png").exists()

@@ -65,6 +65,26 @@ def test_regularity_is_the_largest_posterior_covariance():
     assert 0.98 * least < largest <= least * (1 + 1e-9)
 
 
+@pytest.mark.parametrize(
+    "share, outcome", [(0.5, "holds"), (2.0, "DOES NOT HOLD"), (np.nan, "undecided")]
+)
+def test_verdicts_follow_the_rows(share, outcome):
+    """T1 by its share, T2 by the slopes, and the corollary by W2 ~ eps^(1 / share)."""
+    row = flow_matching_bounds.Row
+    size = [row("size", "ve", "modes", "waves", 2.0, 1, 0.1, e, share * e, e) for e in (0.1, 1, 2)]
+    noise = [row("noise", "ve", "modes", "", 1.0, 1, 0.1, 0.0, share * s, s, s, 1.0)
+             for s in (1.0, 2.0, 3.0)]  # fmt: skip
+    if share > 1:
+        noise = [r._replace(value=10 * r.value) for r in noise]
+    both = [row("both", "ve", "modes", "", 1.0, 1, small, e, e ** (0.3 / share), 1.0)
+            for e in (0.1, 0.3, 1.0) for small in (0.1, 0.2, 0.3)]  # fmt: skip
+    if share > 0:
+        lines = flow_matching_bounds.verdicts([*size, *noise, *both])
+        assert len(lines) == 4 and all(f": {outcome}" in line for line in lines)
+    else:
+        assert f": {outcome}" in flow_matching_bounds.verdicts(size)[0]
+
+
 @pytest.mark.slow
 def test_the_smoke_run_writes_everything(tmp_path):
     lines = flow_matching_bounds.run(flow_matching_bounds.PRESETS["smoke"], tmp_path)

@@ -51,6 +51,14 @@ def test_verdicts_follow_the_rows():
     }
 
 
+def test_a_comparison_within_the_noise_is_undecided():
+    slow = [row("distance", "floor", 0, 0.01), row("distance", "Euler-Maruyama", 500, 0.02)]
+    line = solvers.verdicts([*slow, row("distance", "UniPC-2", 20, 0.024)])[1]
+    assert ": undecided" in line
+    rough = [row("order", "DDIM", n, e) for n, e in ((10, 1.0), (20, 0.8), (40, 0.4))]
+    assert ": undecided" in solvers.verdicts([*slow, *rough])[-1]
+
+
 @pytest.mark.slow
 def test_the_smoke_run_writes_everything(tmp_path):
     lines = solvers.experiment(solvers.PRESETS["smoke"], tmp_path)

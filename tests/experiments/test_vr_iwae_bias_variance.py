@@ -58,8 +58,19 @@ def test_the_range_is_told():
     assert experiment.gamma2(far, 0.0) == np.inf
 
 
+@pytest.mark.parametrize("off, outcome", [(1, "holds"), (1.4, "DOES NOT HOLD")])
+def test_the_verdicts_follow_the_constants(off, outcome):
+    problem, sizes = experiment.Problem(5, 0.01), (64, 128, 256, 512, 1024)
+    preset = ONE._replace(problems=(problem,), alphas=(0.0,), sizes=sizes)
+    g = experiment.gamma2(problem, 0.0)
+    noise = 1 + 1e-4 * np.random.default_rng(0).normal(size=(2, 20, 5))
+    found = noise * np.array([-g / 2, g])[:, None, None] / sizes * off
+    lines = experiment.verdicts(found[..., None], problem, preset)
+    assert len(lines) == 2 and all(line.endswith(outcome) for line in lines)
+
+
 @pytest.mark.slow
 def test_smoke(tmp_path):
     lines = experiment.run(experiment.PRESETS["smoke"], tmp_path)
     pages.read(tmp_path, "bounds.csv", lines)
-    assert len([line for line in lines if "holds" in line]) == len(lines) == 4
+    assert len(lines) == 5 and not [line for line in lines if "DOES NOT" in line]

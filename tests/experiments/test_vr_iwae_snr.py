@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pages
 import pytest
+import scipy.stats
 
 from experiments import linear_gaussian as lg
 from experiments import vr_iwae_snr as experiment
-from experiments.snr_gradients import CURVES, DREP, V, reduced, simulated
+from experiments.snr_gradients import CURVES, DREP, V, drawn, parts, reduced, simulated
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +88,69 @@ def test_the_slope_of_a_known_curve():
     np.testing.assert_allclose(fit, 0.5, atol=1e-6)
     assert "holds" in experiment.slope_verdict("", 0.5, fit)
     assert "DOES NOT HOLD" in experiment.slope_verdict("", -0.5, fit)
+
+
+@pytest.fixture(scope="module")
+def twenty(small):
+    """Twenty keys: 100 draws each of both gradients, and the reduction in blocks."""
+    x, w, _ = small
+    count, repeats, alphas = 20, 100, (0.0, 0.5)
+    delta = np.asarray(lg.offset(w, x))
+    h = np.linalg.norm(delta, axis=1)
+    own = jax.jit(jax.vmap(lambda key: parts(key, 5, h, alphas, (4,), 10, 1)))
+    truth = jax.device_get(own(jax.random.split(jax.random.key(5), 10 * count)))
+    truth = [np.float64(f).reshape(count, 10, *f.shape[1:]) for f in truth[:3]]
+    g = drawn(jax.random.key(6), x, w, 4, alphas, count * repeats, 500)
+    g = {k: np.float64(v).reshape(count, repeats, 2, -1)[..., 5:] for k, v in g.items()}
+    points = np.float64(x), delta / h[:, None]
+
+    def tests(name, a, planted=lambda g: g):
+        return np.array([
+            experiment.agreement(
+                planted(g[name][i, :, a]), points, [f[i, :, :, a, 0] for f in truth],
+                CURVES.index(name),
+            )
+            for i in range(count)
+        ])  # fmt: skip
+
+    return tests
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("a", [0, 1])
+@pytest.mark.parametrize("name", ["rep", "drep"])
+def test_agreement_over_twenty_keys_is_uniform(twenty, name, a):
+    """Kolmogorov-Smirnov at 1e-3 each; no variance leaves its 99.9 % interval."""
+    p, excess, half = twenty(name, a).T
+    assert scipy.stats.kstest(p, "uniform").pvalue > 1e-3
+    assert (np.abs(excess) < half).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["rep", "drep"])
+def test_planted_errors_of_the_library_are_found(twenty, name):
+    """A mean off by a deviation, and draws half as wide again."""
+    p = twenty(name, 0, lambda g: g + g.std(0))[:, 0]
+    assert (p < 1e-4).all()
+    _, excess, half = twenty(name, 0, lambda g: g.mean(0) + 2 * (g - g.mean(0))).T
+    assert (excess - half > 0).mean() > 0.9
+
+
+def test_the_verdict_of_an_agreement_follows_it():
+    made = experiment.Agreement(5, 4, 0.0, "rep", 0.5, 0.01, 0.1)
+    say = lambda **of: experiment.verdicts([], [made._replace(**of)], [])[0]
+    assert say().count(": holds") == 2
+    assert ": DOES NOT HOLD" in say(p_value=1e-6)
+    assert ": undecided" in say(p_value=3e-3)
+    assert say(excess=1.0).endswith("DOES NOT HOLD")
+    assert ": undecided" in say(half=0.5)
+
+
+def test_a_published_figure_can_be_refuted():
+    check = experiment.Check(20, 0.01, 0.0, "gap at 512", -1.0, -1.0, 0.01)
+    say = lambda **of: experiment.verdicts([check._replace(**of)], [], [])[0]
+    assert say().endswith("holds") and say(ours=-2.0).endswith("DOES NOT HOLD")
+    assert ": undecided" in say(error=1.0)
 
 
 @pytest.mark.slow

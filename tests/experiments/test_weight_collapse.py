@@ -49,6 +49,18 @@ def test_descriptions_of_a_gap():
     assert experiment.row("", 4, 0.5, 8, *[1.0] * 5, 800.0).expansion == -np.inf
 
 
+@pytest.mark.parametrize(
+    "off, error, outcome",
+    [(1.0, 0.0, "holds"), (1.1, 0.0, "DOES NOT HOLD"), (1.0, 1.0, "undecided")],
+)
+def test_the_verdict_follows_the_largest_weight(off, error, outcome):
+    preset = experiment.PRESETS["smoke"]._replace(dims=(4,), sizes=(8,))
+    made = experiment.row("", 4, 0.0, 8, 0.0, error, 0.0, 1.0, 0.0, 0.0)
+    made = made._replace(largest=off * lg.expected_maximum(8))
+    lines = experiment._largest(preset.families[0], 0.0, [made], preset)
+    assert all(f": {outcome}" in line for line in lines)
+
+
 def test_concentration():
     log_w = np.log(np.array([[1.0], [1.0], [4.0], [1e-30]], np.float32))
     size, largest = experiment.concentration(log_w, 0.0, 2)
