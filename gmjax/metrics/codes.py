@@ -66,8 +66,9 @@ def codes(path: Path, view: np.ndarray, batch: Mapping[str, Any], spec: DataSpec
         own = at if kind is None else at[np.asarray(label) == kind]
         colour = ACCENTS[0] if kind is None else shades(i)
         ax.scatter(*own.T, s=9, color=colour, alpha=0.7, linewidths=0, label=kind)
-    ax.set_xlabel(f"first {name}")
-    ax.set_ylabel(f"second {name}")
+    count = f" of {view.shape[1]}" if view.shape[1] > 2 else ""
+    ax.set_xlabel(f"first {name}{count}")
+    ax.set_ylabel(f"second {name}{count}")
     ax.set_aspect("equal", adjustable="datalim")
     ax.grid(color="#eeeeee")
     ax.set_axisbelow(True)

@@ -19,6 +19,7 @@ from gmjax.types import lookup
 
 DOTS = 400  # points on top of a density, which more would hide
 SHOWN = 4000  # points of a set
+STILL = 3  # panels of a strip of stills
 
 
 def _grid(panels: list[Panel], columns: int, cell: tuple[float, float], top: float = 0.0):
@@ -37,6 +38,15 @@ def _cell(panels: list[Panel], size: float) -> tuple[float, float]:
     wide = any(panel.projection for panel in panels)
     low = all(panel.over for panel in panels)
     return (1.5 * size, 0.85 * size) if wide else (size, 0.7 * size if low else size)
+
+
+def _say(figure, panels: list[Panel], shown: int | None = None) -> None:
+    """Below a figure: what of the states its panels do not show, and how many of them it has."""
+    notes = list(dict.fromkeys(panel.note for panel in panels if panel.note))
+    if shown is not None and shown < len(panels):
+        notes = [f"the first {shown} of {len(panels)} views"]
+    if notes:
+        figure.supxlabel("; ".join(notes), fontsize=8, color="#444444")
 
 
 def _few(x: Any, count: int) -> Any:
@@ -89,6 +99,7 @@ def picture(
         panel.draw(ax, sets[i % 2])
         if i < across:
             ax.set_title(titles[i % 2], fontsize=11, color="#222222", pad=8)
+    _say(figure, panels)
     return save(figure, path)
 
 
@@ -137,12 +148,13 @@ def film(
     gif = write(path, pictures, times[picked], done)
 
     kept = pick(len(times), stills)
-    rows = [panel for panel in panels[:3] for _ in kept]
+    rows = [panel for panel in panels[:STILL] for _ in kept]
     figure, axes = _grid(rows, len(kept), _cell(panels, 2.0))
     for i, (panel, ax) in enumerate(zip(rows, axes, strict=True)):
         _calm(panel, ax, at(kept[i % len(kept)]))
         if i < len(kept):
             ax.set_title(f"t = {times[kept[i]]:.2f}", fontsize=9, color="#222222")
+    _say(figure, panels, STILL)
     return gif, save(figure, gif.with_suffix(".png"))
 
 
@@ -160,6 +172,7 @@ def _frames(panels: list[Panel], states: list[Any]) -> np.ndarray:
     columns = 1 if len(panels) == 1 else min(4, 2 if len(panels) < 5 else 4)
     figure, axes = _grid(panels, columns, _cell(panels, 4.0 if columns == 1 else 2.4))
     figure.set_dpi(100)
+    _say(figure, panels)
     out = []
     for i, x in enumerate(states):
         for panel, ax in zip(panels, axes, strict=True):

@@ -235,6 +235,9 @@ def histogram_pair(
         bare(ax, title)
     bar = figure.colorbar(image, ax=axes, pad=0.02, shrink=0.9, label="probability")
     bar.outline.set_visible(False)
+    count = np.size(real[0])
+    if count > 2:
+        figure.supxlabel(f"two of {count} coordinates", fontsize=8)
     return save(figure, path)
 
 

@@ -22,6 +22,7 @@ import numpy as np
 
 from gmjax.metrics.plots import ACCENTS, bare, colours, tile
 
+PLANES = 12  # of pairs of coordinates, at most
 LINE, PALE, TEXT = "#d9d9d9", "#d5d2c8", "#444444"
 
 
@@ -31,6 +32,7 @@ class Panel(NamedTuple):
     draw: Callable[[Any, Any], None]  # (axes, x [n, *S])
     projection: str | None = None
     over: bool = False  # does it show the data behind the samples?
+    note: str = ""  # what of the states is not seen; the picture says it
 
 
 def _dots(axes, x: np.ndarray, y: np.ndarray, colour: Any = ACCENTS[0], **kwargs: Any) -> None:
@@ -217,8 +219,14 @@ def _histograms(
 
 
 def _pairs(count: int) -> list[tuple[int, int]]:
-    """Pairs of the first four coordinates."""
-    return list(combinations(range(min(count, 4)), 2))
+    """All pairs of up to four coordinates, of more each with the next, as far as there is room."""
+    if count <= 4:
+        return list(combinations(range(count), 2))
+    return [(i, i + 1) for i in range(min(count - 1, PLANES))]
+
+
+def _noted(panels: list[Panel], note: str) -> list[Panel]:
+    return [panel._replace(note=note) for panel in panels]
 
 
 def _flat_panels(real: np.ndarray, names: Sequence[str] = (), jitter: float = 0.0) -> list[Panel]:
@@ -240,7 +248,8 @@ def _principal_panels(real: np.ndarray) -> list[Panel]:
     spans = [_span(column) for column in ((real - mean) @ vectors).T]
     names = ["first principal component", "second principal component"]
     how: dict[str, Any] = {"pair": (0, 1), "spans": spans, "names": names, "jitter": 0.0}
-    return [Panel(lambda axes, x: _plane(axes, (x - mean) @ vectors, **how))]
+    panel = Panel(lambda axes, x: _plane(axes, (x - mean) @ vectors, **how))
+    return _noted([panel], f"the plane of two of {real.shape[1]} principal components")
 
 
 def _count_panels(real: np.ndarray, names: Sequence[str] = ()) -> list[Panel]:
@@ -270,7 +279,12 @@ def _torus_panels(real: np.ndarray, names: Sequence[str] = ()) -> list[Panel]:
     names = _numbered(names, count, "angle")
     if count == 1:
         return _through(np.degrees, real, names)
-    return [Panel(partial(_torus, pair=pair, names=names)) for pair in _pairs(count)]
+    panels = [Panel(partial(_torus, pair=pair, names=names)) for pair in _pairs(count)]
+    pairs = count * (count - 1) // 2
+    if len(panels) == pairs:
+        return panels
+    seen = "all" if count <= PLANES + 1 else f"the first {PLANES + 1} of"
+    return _noted(panels, f"{seen} {count} angles, in {len(panels)} of {pairs} pairs")
 
 
 def _simplex_panels(real: np.ndarray, names: Sequence[str] = ()) -> list[Panel]:
@@ -281,11 +295,15 @@ def _simplex_panels(real: np.ndarray, names: Sequence[str] = ()) -> list[Panel]:
         *_numbered(names, count, "x")[:2],
         _numbered(names, 3, "x")[2] if count == 3 else "rest",
     ]
-    return [Panel(lambda axes, x: _simplex(axes, x, names))]
+    panels = [Panel(lambda axes, x: _simplex(axes, x, names))]
+    return panels if count == 3 else _noted(panels, f"two of {count} parts, the rest summed")
 
 
 def _hyperbolic_panels(real: np.ndarray, names: Sequence[str] = ()) -> list[Panel]:
-    return [Panel(_disc)] if real.shape[1] > 2 else _through(_normal, real, names)
+    dim = real.shape[1] - 1
+    if dim == 1:
+        return _through(_normal, real, names)
+    return _noted([Panel(_disc)], f"two of {dim} coordinates" if dim > 2 else "")
 
 
 def _part(name: str, panels: list[Panel]) -> list[Panel]:

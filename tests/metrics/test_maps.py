@@ -71,6 +71,42 @@ def test_other_dimensions(kind, shape, count, tmp_path):
         assert pixels(maps.PICTURES[kind](tmp_path / "a.png", x[:20], x[20:])).shape[1] > 300
 
 
+UNSEEN = {
+    ("torus", 4): "",
+    ("torus", 7): "all 7 angles, in 6 of 21 pairs",
+    ("torus", 30): "the first 13 of 30 angles, in 12 of 435 pairs",
+    ("euclidean", 4): "",
+    ("euclidean", 9): "the plane of two of 9 principal components",
+    ("sphere", 6): "the plane of two of 6 principal components",
+    ("half_line", 5): "the plane of two of 5 principal components",
+    ("counts", 24): "the plane of two of 24 principal components",
+    ("simplex", 3): "",
+    ("simplex", 6): "two of 6 parts, the rest summed",
+    ("hyperbolic", 3): "",
+    ("hyperbolic", 4): "two of 3 coordinates",
+}
+
+
+@pytest.mark.parametrize(("kind", "size"), UNSEEN)
+def test_pictures_say_what_of_the_states_they_do_not_show(kind, size, tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(maps, "save", lambda figure, path: figures.append(figure) or path)
+    x = np.random.default_rng(0).dirichlet(np.ones(size), 40)
+    x = np.round(10 * x).astype(int) if kind == "counts" else x
+    maps.PICTURES[kind](tmp_path / "a.png", x[:20], x[20:])
+    assert figures[-1].get_supxlabel() == UNSEEN[kind, size]
+
+
+def test_every_one_of_seven_angles_is_shown(tmp_path, monkeypatch):
+    x = np.zeros((5, 7))
+    panels = views.PANELS["torus"](x)
+    assert {i for panel in panels for i in panel.draw.keywords["pair"]} == set(range(7))
+    figures = []
+    monkeypatch.setattr(maps, "save", lambda figure, path: figures.append(figure) or path)
+    maps.film(tmp_path / "f.gif", x[None], np.zeros(1), "torus", stills=1)
+    assert figures[-1].get_supxlabel() == "the first 3 of 6 views"
+
+
 def test_names_go_to_the_axes():
     from gmjax.metrics.plots import canvas
 
