@@ -311,8 +311,8 @@ def judged_pictures(
     spec, key, x = dataset.spec, jax.random.key(config.seed + 3), test["x"]
     flat = spec.kind in maps.SIZES and spec.shape == (maps.SIZES[spec.kind],)
     if flat and set(test) == {"x"} and config.evaluate.likelihood != "loss":
-        nats = jax.jit(lambda state, x: method.evaluate(state, key, {"x": x})["nats"])
-        log_prob = lambda x: -np.asarray(nats(state, x))
+        nats = jax.jit(lambda state, key, x: method.evaluate(state, key, {"x": x})["nats"])
+        log_prob = maps.steady(lambda i, x: -nats(state, jax.random.fold_in(key, i), x))
         bound = config.evaluate.likelihood == "elbo"
         title = f"density{' (a lower bound)' if bound else ''}, held-out points"
         path = directory / "density.png"

@@ -13,7 +13,7 @@ from gmjax import methods, reporting
 from gmjax.data import sources
 from gmjax.spaces.sphere import sphere
 from gmjax.training import loop
-from gmjax.types import UserError
+from gmjax.types import DataSpec, UserError
 
 
 def test_every_point_is_held_against_its_space():
@@ -79,3 +79,35 @@ def test_labels_are_asked_for_as_often_as_they_occur():
         asked = np.bincount(reporting.in_turn(label, n), minlength=10)
         assert asked.sum() == n
         assert np.all(np.abs(asked - np.bincount(label, minlength=10) * n / 17) < 1)
+
+
+@pytest.mark.parametrize("noise", [0.0, 1.0])
+def test_the_density_of_a_noisy_bound_integrates_to_what_the_bound_does(
+    noise, tmp_path, monkeypatch
+):
+    """A bound .1 below a normal density, with normal noise: exp(-.1), where the exponential of
+    one draw would have exp(-.1 + noise^2 / 2). The noise left in a cell has a standard deviation
+    of .1, in the mean over 4 pi / .043 = 290 cells that count .0053: .022 is four of it. The
+    square cuts off less than .001."""
+    found = []
+    draw = reporting.maps.density
+    monkeypatch.setattr(
+        reporting.maps, "density", lambda *args: found.append((args[4], draw(*args)[1]))
+    )
+
+    def evaluate(state, key, batch):
+        x = batch["x"]
+        nats = 0.5 * (x**2).sum(1) + jnp.log(2 * jnp.pi) + 0.1
+        return {"nats": nats + noise * jax.random.normal(key, nats.shape)}
+
+    method = SimpleNamespace(evaluate=evaluate, field=None, views=None, profile=None)
+    spec = DataSpec((2,), 0, "euclidean")
+    config = SimpleNamespace(seed=0, evaluate=SimpleNamespace(likelihood="elbo"))
+    test = {"x": np.array([[-3.0, -3.0], [3.0, 3.0]])}
+    drawn = {"trajectory": None}
+    reporting.judged_pictures(
+        method, None, SimpleNamespace(spec=spec), config, tmp_path, drawn, test
+    )
+    ((title, mass),) = found
+    assert "lower bound" in title
+    assert mass == pytest.approx(np.exp(-0.1), abs=0.022)

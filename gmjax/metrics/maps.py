@@ -19,6 +19,7 @@ from gmjax.types import lookup
 
 DOTS = 400  # points on top of a density, which more would hide
 SHOWN = 4000  # points of a set
+BIAS = 0.005  # of a density's integral, from noise in its logarithm
 STILL = 3  # panels of a strip of stills
 
 
@@ -303,6 +304,36 @@ def density(
     bar.outline.set_visible(False)
     axes.set_title(title, fontsize=11, color="#222222", pad=8)
     return save(figure, path), mass
+
+
+def steady(draw: Callable[[int, np.ndarray], Any], bias: float = BIAS, most: int = 64) -> Callable:
+    """The mean of a noisy log-density, whose exponential may be taken.
+
+    With noise of variance v the exponential of a mean of R draws m is too large by v / (2 R) in
+    mean, so that a density would integrate to more than one: there are so many draws that this is
+    small, and what is left, known from their spread, is taken off.
+
+    Args:
+        draw: (number of the draw, states [n, *S]) -> [n] nats, of a mean that is wanted.
+        bias: relative, of the integral over the states, before what is left is taken off.
+        most: draws.
+
+    Returns:
+        states [n, *S] -> [n] nats.
+    """
+
+    def log_prob(x: np.ndarray) -> np.ndarray:
+        draws: list[np.ndarray] = []
+        while True:
+            draws.append(np.asarray(draw(len(draws), x), np.float64))
+            if len(draws) < 2:
+                continue
+            mean, excess = np.mean(draws, 0), 0.5 * np.var(draws, 0, ddof=1) / len(draws)
+            weight = np.exp(mean - mean.max())
+            if weight @ excess <= bias * weight.sum() or len(draws) >= most:
+                return mean - excess
+
+    return log_prob
 
 
 def field(
