@@ -301,7 +301,7 @@ def _flow(config: Config, spec: DataSpec, path_of: Callable, number: int, t_min:
         if spec.num_values:
             x0 = x0 + width * (jax.random.uniform(key_noise, x0.shape) - 0.5)
         grid = grids.path_grid(e.grid, steps, path, t_min, key="config.evaluate.grid")
-        log_prob = flow.log_likelihood(_process(config, spec, path), grid, e.probes, e.probe)
+        log_prob = flow.on_path(path, c.head, spec.shape, grid, e.probes, e.probe, c.data_std)
         nats = -log_prob(predict, key_probe, x0, cond)
         if not spec.num_values:
             return {"nats": nats}

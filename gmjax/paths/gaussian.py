@@ -184,6 +184,8 @@ def process(path: GaussianPath, shape: tuple[int, ...], data_std: float = 1.0) -
     """The linear diffusion with the marginals of a path, as a noising process.
 
     Its reference law is N(0, alpha_1^2 data_std^2 + sigma_1^2), the exact one of Gaussian data.
+    From pure noise (alpha_1 = 0) it has no `velocity`: alpha' E[x0] is no function of the score
+    there (`likelihoods.flow.on_path` takes both means).
 
     Args:
         path: of the marginals; alpha must not vanish before t = 1.
@@ -208,7 +210,12 @@ def process(path: GaussianPath, shape: tuple[int, ...], data_std: float = 1.0) -
         square = 2 * sigma * (dsigma - sigma * dalpha / jnp.maximum(alpha, _TINY))
         return jnp.sqrt(gaussian.positive(square))
 
-    return gaussian.linear(shape, drift, noise, path.alpha, path.sigma)._replace(base=base)
+    whole = gaussian.linear(shape, drift, noise, path.alpha, path.sigma)._replace(base=base)
+    with jax.ensure_compile_time_eval():
+        left = path.alpha(jnp.ones(()))
+    # A path that is being learned cannot be looked at, and keeps some of the data.
+    pure = not isinstance(left, jax.core.Tracer) and float(left) < _TINY
+    return whole._replace(velocity=None) if pure else whole
 
 
 def base_std(path: GaussianPath, data_std: float = 1.0) -> Array:

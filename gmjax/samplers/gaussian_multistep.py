@@ -32,6 +32,7 @@ from gmjax.samplers.driver import count_steps
 from gmjax.samplers.gaussian_flow import between_each, midpoint
 from gmjax.samplers.gaussian_steps import (
     Read,
+    Step,
     between,
     data,
     half_log_snr,
@@ -56,20 +57,25 @@ def _empty(x: Array, size: int) -> History:
     )
 
 
-def _push(history: History, x0: Array, half: Array) -> History:
-    """With a new prediction, unless it was made in pure noise."""
+def _push(history: History, x0: Array, half: Array, c: Step) -> History:
+    """With a new prediction, unless it was made in pure noise, or by a step that stays."""
     shifted = History(
         jnp.concatenate([x0[None], history.x0[:-1]]),
         jnp.concatenate([half[None], history.half[:-1]]),
         jnp.minimum(history.size + 1, len(history.half)),
     )
-    return jax.tree.map(lambda a, b: jnp.where(jnp.isfinite(half), a, b), shifted, history)
+    new = jnp.isfinite(half) & (c.h > 0)
+    return jax.tree.map(lambda a, b: jnp.where(new, a, b), shifted, history)
 
 
-def _gaps(history: History, half: Array, step: Array) -> Array:
-    """How far back each prediction is, in steps; one where there is none."""
-    there = jnp.arange(len(history.half)) < history.size
-    return jnp.where(there, (half - history.half) / jnp.where(there, step, 1.0), 1.0)
+def _gaps(history: History, half: Array, c: Step) -> Array:
+    """How far back each prediction is, in steps; one where it does not count.
+
+    Predictions are divided by it in branches that are not taken too, whose gradient is zero times
+    what they hold: it is finite.
+    """
+    counts = c.finite & (jnp.arange(len(history.half)) < history.size)
+    return jnp.where(counts, (half - history.half) / jnp.where(counts, c.h, 1.0), 1.0)
 
 
 def dpmpp_2m(path: GaussianPath, read: Read) -> Stepper:
@@ -89,10 +95,9 @@ def _second(path, read, noisy):
         c = between(path, t, t_next, x.dtype)
         half = half_log_snr(path, t[0].astype(x.dtype))
         x0 = first(predict, x, t, cond)
-        r = _gaps(history, half, c.h)[0]
         linear = c.finite & (history.size > 0)
         # Half a step ahead, on the line through the two predictions.
-        weight = jnp.where(linear, 0.5 / jnp.where(linear, r, 1.0), 0.0)
+        weight = jnp.where(linear, 0.5, 0.0) / _gaps(history, half, c)[0]
         ahead = x0 + weight * (x0 - history.x0[0])
         if noisy:
             left = (1 - c.decay) * (1 + c.decay)
@@ -100,7 +105,7 @@ def _second(path, read, noisy):
             x = mean + c.sigma_next * jnp.sqrt(left) * normal(key, x)
         else:
             x = transfer(c, x, ahead)
-        return x, _push(history, x0, half)
+        return x, _push(history, x0, half, c)
 
     return Stepper(lambda x: _empty(x, 1), step, count_steps)
 
@@ -118,7 +123,7 @@ def dpmpp_3m(path: GaussianPath, read: Read) -> Stepper:
         x0 = first(predict, x, t, cond)
         h = jnp.where(c.finite, c.h, 1.0)
         p0, p1, p2 = _integrals(h, 2)
-        g1, g2 = _gaps(history, half, c.h)
+        g1, g2 = _gaps(history, half, c)
         older, oldest = history.x0
         slope = (x0 - older) / g1
         bend = jnp.where(g2 == g1, 0.0, 1.0) / jnp.where(g2 == g1, 1.0, g2 - g1)
@@ -139,7 +144,7 @@ def dpmpp_3m(path: GaussianPath, read: Read) -> Stepper:
 
         which = jnp.where(c.finite, jnp.where(history.size > 0, 2, 1), 0)
         x = jax.lax.switch(which, [lambda: transfer(c, x, x0), start, multistep])
-        return x, _push(history, x0, half)
+        return x, _push(history, x0, half, c)
 
     def nfe(times):
         return len(times) - 1 + jnp.any(between_each(path, times))
@@ -170,7 +175,7 @@ def unipc(path: GaussianPath, read: Read, order: int = 2) -> Stepper:
         """The step from x with `history`, whose newest is at its start, and, if given, D at the
         end."""
         h = jnp.where(c.finite, c.h, 1.0)
-        gaps = _gaps(history, history.half[0], h)[1:]
+        gaps = _gaps(history, history.half[0], c)[1:]
         slopes = [(history.x0[0] - old) / g for old, g in zip(history.x0[1:], gaps, strict=True)]
         if end is not None:
             slopes, gaps = [*slopes, end - history.x0[0]], jnp.append(gaps, -1.0)
@@ -188,7 +193,7 @@ def unipc(path: GaussianPath, read: Read, order: int = 2) -> Stepper:
         again = solve(c._replace(**_still(c, usable)), before, history, x0)
         x = jnp.where(usable, again, x)
         c = between(path, t, t_next, x.dtype)
-        history = _push(history, x0, half_log_snr(path, t[0].astype(x.dtype)))
+        history = _push(history, x0, half_log_snr(path, t[0].astype(x.dtype)), c)
         start = jnp.isfinite(half_log_snr(path, t[0].astype(x.dtype)))
         ahead = jnp.where(start, solve(c, x, history, None), transfer(c, x, x0))
         return ahead, (history, x, t[0].astype(x.dtype), jnp.ones((), bool))

@@ -40,8 +40,8 @@ class Step(NamedTuple):
 
     @property
     def finite(self) -> Array:
-        """Neither pure noise nor data."""
-        return jnp.isfinite(self.h)
+        """Neither pure noise nor data, nor no step at all."""
+        return jnp.isfinite(self.h) & (self.h > 0)
 
 
 def ends(path: GaussianPath, t: Array) -> tuple[Array, Array]:

@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 
 from gmjax.likelihoods import flow
+from gmjax.paths import gaussian as paths
+from gmjax.paths.heads import HEADS
 from gmjax.samplers import grids
+from gmjax.targets import TARGETS, laws
 from gmjax.types import UserError
 
 KEY = jax.random.key(0)
@@ -68,3 +71,41 @@ def test_an_unknown_law_is_named():
 def test_without_a_flow_it_says_so():
     with pytest.raises(ValueError, match="no probability flow"):
         flow.log_likelihood(PROCESS._replace(velocity=None), grids.uniform(4, T_MIN))
+
+
+LAW = TARGETS["gaussian"]([2.0], 0.25)
+X = np.linspace(0.5, 3.5, 8)[:, None]
+EACH = [(path, head, "uniform") for path in paths.PATHS for head in HEADS]
+EACH += [("linear", "v", grid) for grid in set(grids.PATH_GRIDS) - {"uniform"}]
+EACH += [("linear", "eps", "log_snr"), ("ddpm", "v", "log_snr"), ("karras", "x0", "karras")]
+QUICK = (("linear", "eps", "uniform"), ("trigonometric", "velocity", "uniform"))
+
+
+def error(path, head, times, data_std=0.8):
+    """The largest error of the flow on N(2, 1/4), whose exact flow is affine, in nats."""
+    run = flow.on_path(path, head, (1,), times, data_std=data_std)
+    found = jax.jit(lambda x: run(laws.predict(LAW, path, head, data_std), None, x, None))(X)
+    (a, s), (a1, s1) = ((path.alpha(t), path.sigma(t)) for t in (times[-1], times[0]))
+    grown = jnp.sqrt((a1**2 / 4 + s1**2) / (a**2 / 4 + s**2))
+    at_one = 2 * a1 + grown * (X - 2 * a)
+    base = paths.process(path, (1,), data_std).base.log_prob
+    return float(jnp.max(jnp.abs(found - jax.vmap(base)(at_one) - jnp.log(grown))))
+
+
+@pytest.mark.parametrize(
+    "name, head, grid",
+    [c if c in QUICK else pytest.param(*c, marks=pytest.mark.slow) for c in sorted(EACH)],
+)
+def test_every_path_head_and_grid_is_of_order_four(name, head, grid):
+    with jax.enable_x64(True):
+        path = paths.PATHS[name]()
+        few, many = (error(path, head, grids.path_grid(grid, n, path, 1e-3)) for n in (32, 64))
+    assert many < 2e-4 and 3.5 < np.log2(few / many) < 5, (few, many)
+
+
+def test_from_pure_noise_the_score_gives_no_velocity():
+    """It has lost alpha' E[x0]; a process that keeps some of the data has its flow."""
+    assert paths.process(paths.linear(), (1,)).velocity is None
+    assert paths.process(paths.PATHS["vp_cosine"](), (1,)).velocity is not None
+    with pytest.raises(ValueError, match="flow.on_path"):
+        flow.log_likelihood(paths.process(paths.linear(), (1,)), grids.uniform(4, T_MIN))

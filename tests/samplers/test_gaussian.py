@@ -319,3 +319,38 @@ def test_options_of_other_solvers_are_ignored():
     assert int(stepper.nfe(np.linspace(1, 0.1, 11))) == 20
     with pytest.raises(UserError, match="config.sample.clip=-1.0 must be positive"):
         reader(VP, "v", clip=-1.0)
+
+
+GRADIENTS = {**{name: {} for name in gaussian.SOLVERS}, "unipc 3": {"order": 3}}
+GRADIENTS |= {"ancestral large": {"variance": "large"}, "ddim noisy": {"eta": 1.0}}
+GRADIENTS |= {"edm churned": {"churn": 0.2}}
+TIMES = ([1, 0.6, 0.3, 0], [1, 0.9, 0.3, 1e-3], [0.9, 0.5, 0.5, 0.1], [1, 0.5, 0.5, 0])
+QUICK = ("dpmpp_3m",)
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in GRADIENTS]
+)
+def test_gradients_are_those_of_differences(name):
+    """In a parameter of the network, from pure noise, to the data, and over times that repeat."""
+    kind = name.split()[0]
+    # A path and a head each; every time at which data or noise is all there is.
+    path = PATHS["trigonometric" if kind == "exponential" else "linear"]()
+    head = dict(zip(gaussian.SOLVERS, [*HEADS, *HEADS], strict=True))[kind]
+    x = jnp.asarray([[0.3, -1.1], [0.8, 0.2]])
+    stepper = gaussian.SOLVERS[kind](path, reader(path, head, 0.7), **GRADIENTS[name])
+
+    def value(theta, times):
+        predict = lambda x, t, cond: jnp.tanh(theta * x + t[:, None])
+        run = driver.reverse(stepper, predict, jax.random.key(0), x.astype(times.dtype), times)
+        return jnp.sum(jnp.sin(run.x))
+
+    with jax.enable_x64(True):
+        both, h = jax.jit(jax.value_and_grad(value)), 1e-5
+        for times in TIMES:
+            times = jnp.asarray(times, float)
+            (more, _), (less, _), (_, slope) = (
+                both(theta, times) for theta in (0.8 + h, 0.8 - h, 0.8)
+            )
+            assert np.isfinite(slope), times
+            np.testing.assert_allclose(slope, (more - less) / (2 * h), rtol=1e-6, atol=1e-8)
