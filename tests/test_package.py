@@ -1,6 +1,7 @@
 """What the package says of itself is said once, and its files agree."""
 
 import configparser
+import importlib
 import re
 from pathlib import Path
 
@@ -34,3 +35,13 @@ def test_what_a_guide_names_exists():
         assert (ROOT / name).exists(), name
     for path in re.findall(r"\]\((?!http)([^)#]+)\)", text):
         assert (ROOT / path).exists(), path
+
+
+def test_nothing_hides_a_module():
+    """`from gmjax.room import name` is the module of that name, where there is one."""
+    for file in sorted(Path(gmjax.__file__).parent.rglob("*.py")):
+        parts = ("gmjax", *file.relative_to(Path(gmjax.__file__).parent).with_suffix("").parts)
+        if parts[-1] not in ("__init__", "__main__"):
+            module = importlib.import_module(".".join(parts))
+            found = getattr(importlib.import_module(".".join(parts[:-1])), parts[-1])
+            assert found is module, ".".join(parts)

@@ -1,11 +1,13 @@
 """A learned noise schedule: a monotone log-SNR with parameters (Kingma et al. 2021, section 4).
 
-    log_snr(t) = high + (low - high) m(t),    m(t) = (u(t) - u(0)) / (u(1) - u(0)),
+    log_snr(t) = high - fall m(t),    m(t) = (u(t) - u(0)) / (u(1) - u(0)),
     u(t) = t + sum_k softplus(w_k) sigmoid(softplus(a_k) (t - c_k)),
+    fall = high - low, from one on;  e^{high - low - 1}, below it,
 
-which falls from `high` to `low` whatever the parameters. In continuous time the bound depends on
-the ends alone, so they follow the bound's gradient, and the shape of m in between follows that
-of the variance of its estimate, E L^2 (`losses.gaussian.learned_path`).
+which falls whatever the parameters, from `high` to `low` where they are one apart or more. In
+continuous time the bound depends on the ends alone, so they follow the bound's gradient, and the
+shape of m in between follows that of the variance of its estimate, E L^2
+(`losses.gaussian.learned_path`).
 """
 
 import jax
@@ -42,6 +44,8 @@ def check(high: float = 13.3, low: float = -5.0) -> None:
 def learned(params: PyTree) -> GaussianPath:
     """The variance-preserving path of the parameters of `init`."""
     high, low = params["ends"]
+    gap = high - low
+    fall = jnp.where(gap > 1, gap, jnp.exp(jnp.where(gap > 1, 0, gap - 1)))
     shape = jax.tree.map(jnp.asarray, params["shape"])
     weight, slope = jax.nn.softplus(shape["weight"]), jax.nn.softplus(shape["slope"])
 
@@ -52,7 +56,7 @@ def learned(params: PyTree) -> GaussianPath:
     first, last = u(jnp.zeros(())), u(jnp.ones(()))
 
     def snr(t):
-        return high + (low - high) * (u(t) - first) / (last - first)
+        return high - fall * (u(t) - first) / (last - first)
 
     def inverse(value: Array) -> Array:
         def halve(_, ends):

@@ -16,12 +16,12 @@ from gmjax.processes import (
     half_line,
     hyperbolic,
     langevin,
+    product,
     rotations,
     sphere,
     torus,
     wright_fisher,
 )
-from gmjax.processes.product import product
 from gmjax.processes.schedules import Schedule
 from gmjax.types import DataSpec, Lift, Process, UserError, lookup
 
@@ -52,7 +52,7 @@ def table(schedule: Schedule, spec: DataSpec, chain: str = "uniform") -> Process
     own = {name: chains.CHAINS[name] for name in ("uniform", "absorbing", "birth_death")}
     form = lookup(own, chain, "config.process.chain")
     classes = ctmc.CTMC(form(spec.num_values), schedule)
-    return product(
+    return product.product(
         {
             "numeric": gaussian.vp(schedule, spec.shape["numeric"]),
             "classes": ctmc.process(classes, spec.shape["classes"]),
@@ -80,7 +80,7 @@ def poses(schedule: Schedule, spec: DataSpec) -> Process:
         schedule: the clock of both.
         spec: of kind "poses", shape {"position": (3,), "rotation": (3, 3)}.
     """
-    return product(
+    return product.product(
         {
             "position": gaussian.vp(schedule, spec.shape["position"]),
             "rotation": rotations.rotations(schedule, spec.shape["rotation"]),

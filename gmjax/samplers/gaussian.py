@@ -16,6 +16,10 @@ E[x0 | x] (`gaussian_steps.reader`), so every solver takes every path and every 
     dpmpp_3m         1                    3
     dpmpp_sde        1                    2, weak, where E[x0 | x] is linear
     unipc            1                    one more than its option: 3, or 4
+
+Rules in t (euler, heun, euler_maruyama) follow sigma by straight lines: where it spans decades
+(karras, variance_exploding) a few steps leave noise of the size of the first, and ten or so of the
+others end nearer the data.
 """
 
 from collections.abc import Callable

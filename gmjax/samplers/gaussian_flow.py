@@ -10,7 +10,9 @@ straight line that `transfer` follows exactly. Hence
     dpmpp_2s      the midpoint rule in lambda = -log s (Lu et al. 2022, algorithm 1)
 
 Heun's second evaluation needs noise at its end: a step to sigma = 0, and in s one from alpha = 0,
-is an Euler step and evaluates once.
+is an Euler step and evaluates once. So is a step of `edm` from more noise than data (s > 1, of data
+of order one) down to less than an eighth of it. There E falls from y / s to next to nothing, and
+the mean of both leaves half of the noise: from s it would end at a deviation of about s / 2.
 """
 
 import math
@@ -22,6 +24,7 @@ from gmjax.paths.gaussian import GaussianPath, slopes
 from gmjax.samplers.driver import count_steps
 from gmjax.samplers.gaussian_steps import (
     Read,
+    Step,
     at,
     between,
     data,
@@ -136,6 +139,7 @@ def edm(
         return jnp.where(active, moved, x), jnp.full_like(t, later)
 
     def step(predict, key, x, t, t_next, carry, cond):
+        twice = _twice(between(path, t, t_next, x.dtype))
         if churn:
             x, t = raised(key, x, t)
         c = between(path, t, t_next, x.dtype)
@@ -149,12 +153,19 @@ def edm(
             grown = c.alpha_next / c.alpha
             return grown * x + 0.5 * (c.sigma_next - grown * c.sigma) * (eps + eps_next)
 
-        return jax.lax.cond(c.finite, corrected, lambda: ahead), carry
+        return jax.lax.cond(twice, corrected, lambda: ahead), carry
 
     def nfe(times):
-        return 2 * (len(times) - 1) - _infinite(path, times)
+        times = jnp.asarray(times)
+        steps = jax.vmap(lambda t, t_next: between(path, t, t_next))(times[:-1], times[1:])
+        return len(times) - 1 + jnp.sum(_twice(steps))
 
     return Stepper(lambda x: (), step, nfe)
+
+
+def _twice(c: Step) -> Array:
+    """Whether Heun's rule in s evaluates again: not at an end, nor across the size of the data."""
+    return c.finite & ((c.sigma <= c.alpha) | (c.decay > 1 / 8))
 
 
 def dpmpp_2s(path: GaussianPath, read: Read) -> Stepper:

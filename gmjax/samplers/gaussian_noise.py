@@ -88,8 +88,9 @@ def exponential(path: GaussianPath, read: Read) -> Stepper:
     """e^g x + 2 (e^g - 1) s + sqrt(e^{2g} - 1) z, e^g = alpha' / alpha and s the score.
 
     The time change e^{-tau} = alpha makes every variance-preserving path an Ornstein-Uhlenbeck
-    process. A step from alpha = 0, of infinite length, is an ancestral one, and one to the data
-    ends in E[x0 | x].
+    process. A step over which the frozen score overshoots even data of one point,
+    alpha' (1 + alpha^2) > 2 alpha, is an ancestral one, as its noise would grow from step to step;
+    so is every step from alpha = 0. One to the data ends in E[x0 | x].
 
     Raises:
         UserError: the path does not preserve the variance.
@@ -110,14 +111,13 @@ def exponential(path: GaussianPath, read: Read) -> Stepper:
     def step(predict, key, x, t, t_next, carry, cond):
         c = between(path, t, t_next, x.dtype)
         x0 = first(predict, x, t, cond)
-        grown = c.alpha_next / jnp.where(c.alpha > 0, c.alpha, 1.0)
+        short = c.alpha_next * (1 + c.alpha**2) <= 2 * c.alpha
+        grown = jnp.where(short, c.alpha_next / jnp.where(c.alpha > 0, c.alpha, 1.0), 1.0)
         score = -noise_of(c.alpha, c.sigma, x, x0) / c.sigma
-        mean = grown * x + 2 * (grown - 1) * score
-        start = _ancestral_mean(c, x, x0)
-        std = jnp.where(
-            c.alpha > 0, jnp.sqrt(jnp.maximum((grown - 1) * (grown + 1), 0.0)), c.sigma_next
-        )
-        moved = jnp.where(c.alpha > 0, mean, start) + std * normal(key, x)
+        mean = jnp.where(short, grown * x + 2 * (grown - 1) * score, _ancestral_mean(c, x, x0))
+        ancestral = c.sigma_next * jnp.sqrt((1 - c.decay) * (1 + c.decay))
+        std = jnp.where(short, jnp.sqrt(jnp.maximum((grown - 1) * (grown + 1), 0.0)), ancestral)
+        moved = mean + std * normal(key, x)
         return jnp.where(c.sigma_next > 0, moved, x0), carry
 
     return Stepper(lambda x: (), step, count_steps)

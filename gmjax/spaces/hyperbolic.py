@@ -16,9 +16,16 @@ last digit. So they are not formed: with s = z_y - y, the area W = |y ^ s|^2 and
     c = s - y (2 y.s + K) / ((1 + x_0) top),   K = (|s|^2 (top + 2 + |z - x|^2 / 2) + 2 W) / top,
 
 whose terms are all positive where y.z_y is. The functions of |v| are written in |v|^2, where they
-are smooth at zero.
+are smooth at zero. Squares and products of coordinates of size e^d would overflow at half the
+distance that the coordinates themselves reach, so all are formed of ratios: points may be e^84 out
+in single precision, exp stops there, and distances beyond 87 count as 87.
+
+Rounding of y turns a point at distance r from the origin by eps, which moves it by eps e^r: beyond
+r = 16 in single precision (36 in double) only its distance from the origin is known, and of a
+tangent vector there only the part along y.
 """
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -66,47 +73,57 @@ def origin(dim: int) -> Array:
 def lift(x: Array, c: Array) -> Array:
     """The tangent vector at x with coordinates c in the boosted frame: [n] -> [n + 1]."""
     first = jnp.sum(x[1:] * c)
-    return jnp.concatenate([first[None], c + x[1:] * first / (1 + x[0])])
+    return jnp.concatenate([first[None], c + x[1:] / (1 + x[0]) * first])
 
 
 def coordinates(x: Array, v: Array) -> Array:
     """The coordinates of a tangent vector in the boosted frame: [n + 1] -> [n]."""
     y = x[1:]
-    return v[1:] - y * jnp.sum(y * v[1:]) / (x[0] * (1 + x[0]))
+    return v[1:] - y / (1 + x[0]) * jnp.sum(y / x[0] * v[1:])
 
 
 def projected(x: Array, v: Array) -> Array:
     """The coordinates of the tangential part of any v of R^{n+1}: [n + 1] -> [n]."""
     y = x[1:]
-    return v[1:] + y * (jnp.sum(y * v[1:]) / (1 + x[0]) - v[0])
+    return v[1:] + y * (jnp.sum(y / (1 + x[0]) * v[1:]) - v[0])
 
 
 def exp(x: Array, v: Array) -> Array:
-    """cosh|v| x + sinh|v| / |v| v, back on the hyperboloid: [n + 1]."""
+    """cosh|v| x + sinh|v| / |v| v, back on the hyperboloid, and no further out than it reaches."""
     square = jnp.sum(coordinates(x, v) ** 2)
-    return _on(_cosh(square) * x[1:] + sinhc(square) * v[1:])
+    far = square > 1
+    near = jnp.where(far, 0, square)
+    d = jnp.sqrt(jnp.where(far, square, 1))
+    back = jnp.exp(-2 * d)
+    ahead = 0.5 * ((1 + back) * x[1:] + (1 - back) / d * v[1:])  # over e^d
+    reach = _log_largest(x) - jnp.log(jnp.max(jnp.abs(ahead)) + jnp.finfo(x.dtype).tiny)
+    far_out = jnp.exp(jnp.minimum(d, jax.lax.stop_gradient(reach))) * ahead
+    return _on(jnp.where(far, far_out, _cosh(near) * x[1:] + sinhc(near) * v[1:]))
 
 
 def log(x: Array, z: Array) -> Array:
     """The tangent vector at x with exp(x, v) = z: [n + 1]."""
     y, step = x[1:], z[1:] - x[1:]
-    top, size = x[0] + z[0], jnp.sum(step**2)
-    k = (size * (top + 2 + 0.5 * chord(x, z)) + 2 * _area(y, step)) / top
-    c = step - y * (2 * jnp.sum(y * step) + k) / ((1 + x[0]) * top)
-    return lift(x, c * _arcsinhc(jnp.sum(c**2)))
+    top = x[0] + z[0]
+    size = _length(step)
+    share, turn = size / top, _area(_shorter(x, z) / top, step)
+    k = share * (size + share * (2 + 0.5 * chord(x, z))) + 2 * turn
+    c = step - y / (1 + x[0]) * (2 * jnp.sum(y / top * step) + k)
+    return lift(x, c * _arcsinh_over(c))
 
 
 def chord(x: Array, z: Array) -> Array:
-    """|z - x|^2 = 4 sinh(d / 2)^2 of two points, in Minkowski's product: []."""
-    y, step = x[1:], z[1:] - x[1:]
-    inner = jnp.sum(y * z[1:])
-    near = inner > 0
-    below = 1 + x[0] * z[0] + jnp.where(near, inner, 0.0)
-    return jnp.where(
-        near,
-        2 * (_area(y, step) + jnp.sum(step**2)) / below,
-        2 * (x[0] * z[0] - inner - 1),
-    )
+    """|z - x|^2 = 4 sinh(d / 2)^2 of two points, in Minkowski's product, or e^87 where more: []."""
+    step = z[1:] - x[1:]
+    a, b = jnp.sqrt(x[0]), jnp.sqrt(z[0])
+    inner = jnp.sum((x[1:] / x[0]) * (z[1:] / z[0]))  # the cosine of the angle, nearly
+    near = inner >= 0
+    below = 1 / x[0] / z[0] + 1 + jnp.where(near, inner, 0)
+    apart = 2 * (_area(_shorter(x, z) / a, step / b) + jnp.sum((step / a / b) ** 2)) / below
+    largest = math.exp(_log_largest(x) + 2)
+    mean = jnp.minimum(a * b, largest**0.5)
+    across = 2 * (mean * (1 - inner) * mean - 1)
+    return jnp.minimum(jnp.where(near, apart, across), largest)
 
 
 def square_distance(x: Array, z: Array) -> Array:
@@ -115,16 +132,24 @@ def square_distance(x: Array, z: Array) -> Array:
     return q * _arcsinhc(q / 4) ** 2
 
 
+def _shorter(x: Array, z: Array) -> Array:
+    """Either end of z_y - y spans the same area with it."""
+    return jnp.where(x[0] < z[0], x[1:], z[1:])
+
+
 def _area(y: Array, s: Array) -> Array:
-    """|y ^ s|^2 = |y|^2 |s|^2 - (y.s)^2 without cancellation."""
+    """|y ^ s|^2 = |y|^2 |s|^2 - (y.s)^2 without cancellation, as far as it does not overflow."""
     outer = y[:, None] * s
-    return 0.5 * jnp.sum((outer - outer.T) ** 2)
+    turn = jnp.sqrt(0.5) * (outer - outer.T)
+    large = jnp.max(jnp.abs(turn)) > 1e6
+    far = jnp.minimum(_length(jnp.where(large, turn, 1)), math.exp(0.5 * _log_largest(y)))
+    return jnp.where(large, far**2, jnp.sum(jnp.where(large, 0, turn) ** 2))
 
 
 def embed(x: Array) -> Array:
     """Coordinates in the Poincare ball, and normal coordinates at the origin: [2 n]."""
     y = x[1:]
-    return jnp.concatenate([y / (1 + x[0]), y * _arcsinhc(jnp.sum(y**2))])
+    return jnp.concatenate([y / (1 + x[0]), y * _arcsinh_over(y)])
 
 
 def sinhc(square: Array) -> Array:
@@ -141,6 +166,27 @@ def _arcsinhc(square: Array) -> Array:
     return _smooth(_ARCSINHC, lambda r: jnp.arcsinh(r) / r, square)
 
 
+def _arcsinh_over(c: Array) -> Array:
+    """arcsinh|c| / |c| of c [n], smooth at zero."""
+    small = jnp.max(jnp.abs(c)) < 0.01
+    near = _arcsinhc(jnp.sum(jnp.where(small, c, 0) ** 2))
+    r = _length(jnp.where(small, 1, c))
+    return jnp.where(small, near, jnp.arcsinh(r) / r)
+
+
+def _length(v: Array) -> Array:
+    """|v| without squares that overflow, with zero gradient at zero."""
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(v)))
+    scale = jnp.where(largest > 0, largest, 1)
+    square = jnp.sum((v / scale) ** 2)
+    return scale * jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
+
+
+def _log_largest(x: Array) -> float:
+    """log of the largest coordinate that a point may have."""
+    return math.log(float(jnp.finfo(x.dtype).max)) - 4
+
+
 def _smooth(series: tuple, of_root: Callable[[Array], Array], square: Array) -> Array:
     """of_root(sqrt(square)), by its series in the square where that is below 1e-3."""
     small = square < 1e-3
@@ -149,7 +195,7 @@ def _smooth(series: tuple, of_root: Callable[[Array], Array], square: Array) -> 
 
 
 def _on(y: Array) -> Array:
-    return jnp.concatenate([jnp.sqrt(1 + jnp.sum(y**2))[None], y])
+    return jnp.concatenate([_length(jnp.append(y, 1))[None], y])
 
 
 def _check(x: np.ndarray, dim: int) -> str:

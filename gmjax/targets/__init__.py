@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
+from gmjax.targets import sphere
 from gmjax.targets.laws import Target
 from gmjax.targets.mixtures import GAUSSIAN
 from gmjax.targets.products import PRODUCTS
-from gmjax.targets.sphere import sphere
 
-TARGETS: dict[str, Callable[..., Target]] = {**GAUSSIAN, **PRODUCTS, "sphere": sphere}
+TARGETS: dict[str, Callable[..., Target]] = {**GAUSSIAN, **PRODUCTS, "sphere": sphere.sphere}

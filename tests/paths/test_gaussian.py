@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from gmjax.paths import gaussian as paths
+from gmjax.paths import learned
 from gmjax.processes import gaussian, schedules
 from gmjax.types import UserError
 
@@ -102,3 +103,19 @@ def test_bad_input_is_named(config, text):
 def test_keys_of_other_paths_are_ignored():
     path = paths.build({"name": "linear", "steps": 10, "low": None})
     assert float(path.sigma(jnp.asarray(0.25))) == 0.25
+
+
+@pytest.mark.parametrize("high, low", [(1.5, 0.5), (-5.0, 13.0)])
+def test_a_learned_log_snr_falls_wherever_its_ends_are(high, low):
+    """Training may bring them together or across; apart they are the ends, with slopes of one."""
+    params = learned.init(jax.random.key(0), high, low, units=4)
+    t = jnp.linspace(0, 1, 11)
+    snr = lambda ends: paths.log_snr(learned.learned({**params, "ends": ends}), t)
+    values, slopes = snr(params["ends"]), jax.jacobian(snr)(params["ends"])
+    assert np.isfinite(slopes).all()
+    if high - low >= 1:
+        assert (np.diff(values) < 0).all()
+        np.testing.assert_allclose(values[jnp.asarray([0, -1])], [high, low], atol=1e-3)
+        np.testing.assert_allclose(slopes[jnp.asarray([0, -1])], np.eye(2), atol=1e-3)
+    else:
+        assert (np.diff(values) <= 0).all() and values[0] >= values[-1]

@@ -150,3 +150,59 @@ def test_float32_keeps_its_digits_far_out():
     # On opposite sides of the origin too.
     a, b = (jnp.asarray([np.sqrt(1 + y**2), y, 0.0], jnp.float32) for y in (100.0, -100.0))
     np.testing.assert_allclose(square_distance(a, b) ** 0.5, 2 * np.arcsinh(100.0), rtol=1e-6)
+
+
+def test_distances_up_to_eighty_in_single_precision():
+    """exp and log from points up to 3 out, against double precision; finite at any distance."""
+    space = hyperbolic(2)
+    d = jnp.asarray([*10.0 ** np.arange(-6, 1), 5, 20, 40, 60, 80], jnp.float32)
+    out = lambda r, a: space.exp(
+        origin(2), lift(origin(2), r * jnp.asarray([np.cos(a), np.sin(a)]))
+    )
+    there = jax.vmap(lambda d: d * jnp.asarray([0.28, 0.96]))
+
+    @jax.jit
+    def measured(x, c):
+        z = jax.vmap(lambda c: space.exp(x, lift(x, c)))(c)
+        v = jax.vmap(lambda z: space.log(x, z))(z)
+        back = jax.vmap(lambda v: space.exp(x, v))(v)
+        return (
+            z,
+            v,
+            jnp.max(jnp.abs(back - z), 1) / z[:, 0],
+            jax.vmap(lambda z: square_distance(x, z))(z),
+        )
+
+    for radius in (0.0, 1.0, 3.0):
+        x = out(radius, 0.4)
+        z, v, miss, square = measured(x, there(d))
+        assert (miss < 1e-5 * np.exp(radius)).all()
+        with jax.enable_x64(True):
+            wide = lambda a: jnp.asarray(np.asarray(a), float)
+            at = space.project(wide(x))
+            exact = jax.vmap(square_distance, (None, 0))(at, jax.vmap(space.project)(wide(z)))
+            size = jax.vmap(space.inner, (None, 0, 0))(at, wide(v), wide(v))
+        np.testing.assert_allclose(size, exact, rtol=3e-5)
+        np.testing.assert_allclose(square, exact, rtol=3e-5)
+
+
+@pytest.mark.slow
+def test_nothing_is_nan_however_far():
+    """Points up to 80 out, on all sides of each other; to 12 out with their derivatives."""
+    space = hyperbolic(2)
+    place = lambda r, a: jnp.asarray([np.cosh(r), *(np.sinh(r) * np.cos(a - b) for b in (0, 1.5))])
+    x = jnp.stack([place(r, a) for r in (0.0, 1.0, 5.0, 12.0, 50.0, 80.0) for a in (0.3, 1.8, 3.5)])
+
+    def values(x, z):
+        x, z = space.project(x), space.project(z)
+        v = space.log(x, z)
+        return v, space.exp(x, v), space.embed(z), square_distance(x, z)
+
+    def slopes(x, z):
+        go = jax.jacfwd(space.exp, 1)(x, space.log(x, z))
+        return go, jax.jacrev(lambda x, z: values(x, z), (0, 1))(x, z)
+
+    for f, far in ((values, x), (slopes, x[:12])):
+        i, j = np.indices((len(far), len(far))).reshape(2, -1)
+        for leaf in jax.tree.leaves(jax.jit(jax.vmap(f))(far[i], far[j])):
+            assert not np.isnan(leaf).any()

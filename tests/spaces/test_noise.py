@@ -1,10 +1,11 @@
-"""Tangent noise of every space has the covariance of its frame, whatever law draws it."""
+"""Of every space: the covariance of its tangent noise, and derivatives where they could be NaN."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gmjax.spaces import calculus
 from gmjax.spaces.euclidean import euclidean
 from gmjax.spaces.hyperbolic import hyperbolic, lift, origin
 from gmjax.spaces.product import product
@@ -46,3 +47,38 @@ def test_the_covariance_is_that_of_the_frame(name, draw):
     error = np.std(v[:, :, None] * v[:, None, :], 0) / np.sqrt(n)
     assert (np.abs(found - want) <= 4.5 * error + 1e-5).all()
     assert (np.abs(v.mean(0)) <= 4.5 * v.std(0) / np.sqrt(n) + 1e-5).all()
+
+
+TURN = jnp.asarray([[-1.0, 0, 0], [0, -1, 0], [0, 0, 1]])
+# name -> points on the edge of what log and exp reach from the point of SPACES
+EDGES = {
+    "euclidean": [jnp.full(3, 1e15)],
+    "sphere": [-SPACES["sphere"][1], jnp.asarray([0.8, 0.0, -0.6])],
+    "torus": [SPACES["torus"][1] - jnp.pi, jnp.full(2, -jnp.pi)],
+    "rotations": [SPACES["rotations"][1] @ TURN],
+    "simplex": [jnp.asarray([1.0, 0, 0]), jnp.asarray([0.5, 0.5, 0])],
+    "hyperbolic": [hyperbolic(2).project(jnp.asarray([1.0, 1e17, -2e17]))],
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=pytest.mark.slow) if n in ("hyperbolic", "rotations") else n
+        for n in EDGES
+    ],
+)
+def test_derivatives_are_finite_at_the_point_itself_and_at_the_edge(name):
+    space, x = SPACES[name]
+
+    def all_of(y):
+        v = space.log(x, y)
+        there = space.exp(x, v), space.log(x, y), space.project(y), space.embed(y)
+        return *there, calculus.distance(space, x, y)
+
+    ys = jnp.stack([x, *EDGES[name]])
+    values, slopes = jax.jit(jax.vmap(lambda y: (all_of(y), jax.jacrev(all_of)(y))))(ys)
+    still = jax.jacfwd(lambda v: space.exp(x, v))(jnp.zeros_like(x))
+    for leaf in jax.tree.leaves((values, slopes, still)):
+        assert np.isfinite(leaf).all()
+    np.testing.assert_allclose(values[-1][0], 0, atol=1e-6)
