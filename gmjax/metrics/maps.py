@@ -306,7 +306,7 @@ def density(
     return save(figure, path), mass
 
 
-def steady(draw: Callable[[int, np.ndarray], Any], bias: float = BIAS, most: int = 64) -> Callable:
+def steady(draw: Callable[[int, np.ndarray], Any], bias: float = BIAS, most: int = 8) -> Callable:
     """The mean of a noisy log-density, whose exponential may be taken.
 
     With noise of variance v the exponential of a mean of R draws m is too large by v / (2 R) in
