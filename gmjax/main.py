@@ -5,9 +5,9 @@ checkpoint. Exit codes: 0 done; 2 a mistake in what was asked, named in one line
 failed; 143 or 130 stopped by a signal with everything saved.
 """
 
-import json
 import re
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -48,40 +48,16 @@ def run(config, directory: Path) -> None:
             dataset.train, config.train.batch_size, config.seed, config.train.workers
         )
     mesh = loop.compile(method, config).mesh
-    directory = workdir.prepare(directory, config, create=config.mode == "train")
     evaluate = reporting.evaluator(method, dataset, config, mesh)
-    if config.mode == "train":
-        state = loop.train(
-            method,
-            batch,
-            config,
-            directory,
-            lambda s, _: evaluate(s),
-            reporting.criterion(dataset.spec, config),
-        )
-    else:
-        _, state = loop.load(method, config, directory)
-    written = directory / reporting.RESULTS
-    results = json.loads(written.read_text()) if written.exists() else {}
-    step = int(state.step)
-    settings = reporting.settings(config)
-    same = results.get("settings") == settings
-    if config.mode == "train" and results.get("step") == step and same:
-        print(f"{directory} is done: {step} steps, reported before")
-        reporting.show(results, directory)
-        return
-    figures = {"step": step, **evaluate(state)}
-    if config.mode == "evaluate":
-        # Figures of another likelihood would stand beside these.
-        before = {k: v for k, v in results.items() if not k.startswith(("bits_", "nats_"))}
-        told = {**results.get("settings", {}), "evaluate": settings["evaluate"]}
-        results = {**before, **figures, "settings": told}
-        workdir.write(written, json.dumps(results, indent=2, sort_keys=True) + "\n")
-    else:
-        results = reporting.sample_and_report(
-            method, state, dataset, config, mesh, directory, figures
-        )
-    reporting.show(results, directory)
+    with ExitStack() as hold:
+        directory = workdir.prepare(directory, config, config.mode == "train", hold)
+        if config.mode == "train":
+            criterion = reporting.criterion(dataset.spec, config)
+            judge = lambda state, step: evaluate(state)
+            state = loop.train(method, batch, config, directory, judge, criterion)
+        else:
+            _, state = loop.load(method, config, directory)
+        reporting.finish(method, state, dataset, config, mesh, directory, evaluate)
 
 
 def parse(argv: list[str]) -> flags.FlagValues:
@@ -165,12 +141,15 @@ def main(argv: list[str]) -> int:
         name = config_flags.get_config_filename(values["config"])
         try:
             run(values.config, Path(values.workdir or default_workdir(name)))
-        except monitors.TrainingError as error:
+        except (monitors.TrainingError, OSError) as error:
             print(f"training failed: {one_line(error)}", file=sys.stderr)
             return 1
     except UserError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped by a signal; the same command goes on from what is saved", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -17,6 +17,7 @@ data set, and written to the work directory:
 """
 
 import json
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +30,7 @@ from gmjax import data
 from gmjax.data import batches, masks
 from gmjax.metrics import codes, film, maps, plots, report, samples, two_sample
 from gmjax.metrics.bits import mean_and_error
-from gmjax.training import sharding, workdir
+from gmjax.training import reports, sharding, workdir
 from gmjax.types import Dataset, DataSpec, Method, PyTree, UserError
 
 RESULTS = "results.json"
@@ -212,6 +213,47 @@ def in_turn(label: np.ndarray, n: int) -> np.ndarray:
     return np.repeat(classes, share)[order].astype(np.int32)
 
 
+def finish(
+    method: Method,
+    state: PyTree,
+    dataset: Dataset,
+    config: Any,
+    mesh: jax.sharding.Mesh,
+    directory: Path,
+    evaluate: Callable[[PyTree], dict[str, float]],
+) -> None:
+    """What `config.mode` asks for of a trained state: figures, samples, `results.json`, a table.
+
+    Figures of another test file than the run's own stand in `results-NAME.json`.
+    """
+    step, chosen = int(state.step), settings(config)
+    own = json.loads((directory / workdir.CONFIG).read_text())["data"].get("test_file")
+    other = config.data.get("test_file") or ""
+    name = RESULTS if other == (own or "") else f"results-{Path(other).stem}.json"
+    results = read(directory / name)
+    same = results.get("step") == step and results.get("settings") == chosen
+    if config.mode == "train" and same:
+        print(f"{directory} is done: {step} steps, reported before")
+        show(results, directory)
+        return
+    figures = {"step": step, **evaluate(state)}
+    if config.mode == "evaluate":
+        # Figures of another likelihood would stand beside these.
+        before = {k: v for k, v in results.items() if not k.startswith(("bits_", "nats_"))}
+        told = {**results.get("settings", {}), "evaluate": chosen["evaluate"]}
+        results = {**before, **figures, "settings": told}
+        if jax.process_index() == 0:
+            write(directory / name, results)
+    else:
+        results = sample_and_report(method, state, dataset, config, mesh, directory, figures)
+    show(results, directory)
+
+
+def write(path: Path, results: dict[str, Any]) -> None:
+    """Writes a report, whole or not at all."""
+    workdir.write(path, json.dumps(results, indent=2, sort_keys=True) + "\n")
+
+
 def sample_and_report(
     method: Method,
     state: PyTree,
@@ -269,7 +311,7 @@ def sample_and_report(
         (directory / "samples.txt").write_text(
             "\n---\n".join(decode(jax.tree.map(lambda a: a[:64], x))) + "\n"
         )
-    workdir.write(directory / RESULTS, json.dumps(results, indent=2, sort_keys=True) + "\n")
+    write(directory / RESULTS, results)
     return results
 
 
@@ -291,7 +333,7 @@ def pictures(
     """samples.png, film.gif and film.png, and the loss curve from metrics.jsonl."""
     discrete = dataset.spec.kind in report.KINDS
     (_discrete_pictures if discrete else _maps)(directory, drawn, train, test, dataset.spec)
-    rows = [json.loads(line) for line in _lines(directory / "metrics.jsonl")]
+    rows = reports.rows(directory / reports.METRICS)
     losses = [(row["step"], row["loss"]) for row in rows if "loss" in row]
     if losses:
         steps, values = np.asarray(losses).T
@@ -365,6 +407,22 @@ def _discrete_pictures(directory, drawn, train, test, spec) -> None:
         film.film(directory / "film.gif", path, when, spec.num_values, spec.kind)
 
 
+def read(path: Path) -> dict[str, Any]:
+    """The figures of a report; none, with a line on stderr, where the file is damaged."""
+    if not path.exists():
+        return {}
+    try:
+        results = json.loads(path.read_text())
+        settings = results.get("settings", {})
+        figures = (value for name, value in results.items() if name != "settings")
+        if isinstance(settings, dict) and all(isinstance(value, int | float) for value in figures):
+            return results
+    except (ValueError, AttributeError, RecursionError):
+        pass
+    print(f"{path} cannot be read and is made anew", file=sys.stderr, flush=True)
+    return {}
+
+
 def show(results: dict[str, Any], directory: Path) -> None:
     """Prints the table of a run."""
     from rich.console import Console
@@ -373,7 +431,3 @@ def show(results: dict[str, Any], directory: Path) -> None:
     console.print(report.table(results))
     written = sorted(path.name for path in directory.glob("*.[pg][ni][gf]"))
     console.print(f"{directory}: {', '.join([*written, RESULTS])}", soft_wrap=True)
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text().splitlines() if path.exists() else []

@@ -12,7 +12,7 @@ from gmjax import data as datasets
 from gmjax import methods, reporting
 from gmjax.data import sources
 from gmjax.spaces.sphere import sphere
-from gmjax.training import loop
+from gmjax.training import loop, reports
 from gmjax.types import DataSpec, UserError
 
 
@@ -111,3 +111,29 @@ def test_the_density_of_a_noisy_bound_integrates_to_what_the_bound_does(
     ((title, mass),) = found
     assert "lower bound" in title
     assert mass == pytest.approx(np.exp(-0.1), abs=0.075 * noise + 1e-3)
+
+
+    assert mass == pytest.approx(np.exp(-0.1), abs=0.022)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", "null", '{"nll": "a"}', '{"settings": 3}', "\x00", "[" * 100_000]
+)
+def test_a_damaged_report_is_made_anew(tmp_path, text, capfd):
+    path = tmp_path / "results.json"
+    assert reporting.read(path) == {}
+    path.write_text(text)
+    assert reporting.read(path) == {} and "made anew" in capfd.readouterr().err
+    reporting.write(path, {"nll": 1.5, "settings": {"sample": {}}})
+    assert reporting.read(path)["nll"] == 1.5
+
+
+def test_damaged_rows_of_metrics_are_left_out(tmp_path):
+    path = tmp_path / reports.METRICS
+    row = '{"step": %d, "loss": 1.0}'
+    bad = [b"", b"\xff\xfe{", b"[3]", b'{"step": "a"}', b'{"step": 2, "loss": "x"}', b"{" * 9000]
+    lines = [(row % 1).encode(), *bad, (row % 2).encode(), b'{"step": 3, "lo']
+    path.write_bytes(b"\n".join(lines))
+    assert [r["step"] for r in reports.rows(path)] == [1, 2]
+    reports.truncate(path, 2)
+    assert path.read_text().splitlines() == [row % 1, row % 2]

@@ -2,9 +2,9 @@
 
 A checkpoint `<step>/` has two items: `state`, the arrays, and `meta`, a JSON object with what
 is needed to trust and continue it: every leaf's path, shape and type (is it this model?), a
-checksum of every leaf (is it whole?), the configuration, the evaluation, and what the loop
-remembers. Orbax writes into a temporary directory in a background thread and renames it at the
-end, so that whenever we are killed a checkpoint is there or not.
+checksum of every leaf (is it whole?), the step, the configuration, the evaluation, what the loop
+remembers, and a checksum of all this. Orbax writes into a temporary directory in a background
+thread and renames it at the end, so that whenever we are killed a checkpoint is there or not.
 
 The checksum of an array whose entries are the 32-bit words b_0, b_1, ... in row-major order is
 
@@ -16,6 +16,9 @@ a file format cannot: a lost chunk that reads as zeros, or chunks that changed p
 """
 
 import contextlib
+import hashlib
+import json
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -82,9 +85,10 @@ def best(values: dict[int, float | None]) -> int | None:
 
 
 def read_meta(directory: Path, step: int) -> dict[str, Any] | None:
-    """The `meta` item, or None where it cannot be read."""
+    """The `meta` item, or None where it cannot be read or is not as it was written."""
     try:
-        return ocp.JsonCheckpointHandler().restore(directory / str(step) / "meta")
+        meta = ocp.JsonCheckpointHandler().restore(directory / str(step) / "meta")
+        return meta if meta["digest"] == digest(meta) and meta["step"] == step else None
     except Exception:  # damage has no particular type
         return None
 
@@ -93,6 +97,24 @@ def values(directory: Path) -> dict[int, float | None]:
     """The evaluation of every checkpoint: step -> value, where it has one."""
     metas = {step: read_meta(directory, step) or {} for step in steps(directory)}
     return {step: meta.get("value") for step, meta in metas.items()}
+
+
+@contextlib.contextmanager
+def _literal(directory: Path) -> Iterator[Path]:
+    """A path of `directory` without the characters that Orbax, which globs it, would expand."""
+    if not set("[]*?{}") & set(str(directory)):
+        yield directory
+        return
+    with tempfile.TemporaryDirectory() as place:
+        link = Path(place) / "checkpoints"
+        link.symlink_to(directory, target_is_directory=True)
+        yield link
+
+
+def digest(meta: dict[str, Any]) -> str:
+    """The checksum of a `meta` without its own."""
+    rest = {name: value for name, value in meta.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 @jax.jit
@@ -173,7 +195,13 @@ def opened(directory: Path, keep: int, damaged: Sequence[int] = ()) -> Iterator[
         async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
         save_root_metadata=False,
     )
-    manager = ocp.CheckpointManager(directory, options=options)
+    with contextlib.ExitStack() as stack:
+        manager = ocp.CheckpointManager(stack.enter_context(_literal(directory)), options=options)
+        yield from _store(manager, kept)
+
+
+def _store(manager: ocp.CheckpointManager, kept: Keep) -> Iterator[Store]:
+    """See `opened`."""
 
     def save(step: int, state: PyTree, meta: dict[str, Any], value: float | None = None) -> None:
         if step in manager.all_steps():
@@ -183,7 +211,9 @@ def opened(directory: Path, keep: int, damaged: Sequence[int] = ()) -> Iterator[
             raise TrainingError(f"{workdirs.shorten(fatal)} not finite at step {step}")
         if value is not None:
             kept.values[step] = value
-        record = {**meta, "value": value, "leaves": describe(state), "checksums": sums}
+        record = {**meta, "step": step, "value": value}
+        record = json.loads(json.dumps({**record, "leaves": describe(state), "checksums": sums}))
+        record["digest"] = digest(record)
         with _writing():
             items = ocp.args.Composite(
                 state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(record)
@@ -266,13 +296,17 @@ def _read(directory: Path, step: int, target: PyTree) -> tuple[dict[str, Any], P
     state, reason = None, ""
     try:
         # The handler and not the manager, whose barrier would hang if one process fails to read.
-        state = ocp.StandardCheckpointHandler().restore(
-            directory / str(step) / "state", args=ocp.args.StandardRestore(target)
-        )
+        with _literal(directory) as place:
+            state = ocp.StandardCheckpointHandler().restore(
+                place / str(step) / "state", args=ocp.args.StandardRestore(target)
+            )
     except Exception as error:  # damage has no particular type
         reason = _reason(error)
     if _everywhere(not reason) and audit(state)[0] != meta["checksums"]:
         reason = "its checksums differ"
+    held = int(getattr(state, "step", step))
+    if not reason and held != step:
+        reason = f"it holds step {held}"
     return meta, state, reason
 
 

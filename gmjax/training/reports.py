@@ -87,16 +87,25 @@ def truncate(path: Path, step: int) -> None:
     """
     if not path.exists():
         return
-    lines = path.read_text().splitlines()
+    text = path.read_text(errors="replace")
+    lines = text.split("\n")
     kept = [line for line in lines if _step(line) <= step]
-    if kept != lines or not path.read_text().endswith("\n"):
+    if kept != lines[:-1] or lines[-1]:
         workdirs.write(path, "".join(f"{line}\n" for line in kept))
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of `metrics.jsonl`, without what is damaged; none where there is no such file."""
+    lines = path.read_text(errors="replace").split("\n") if path.exists() else []
+    return [json.loads(line) for line in lines if _step(line) < math.inf]
 
 
 def _step(line: str) -> float:
     try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):
+        row = json.loads(line)
+        numbers = all(isinstance(value, int | float) for value in row.values())
+        return row["step"] if numbers else math.inf
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return math.inf
 
 

@@ -8,13 +8,20 @@ checkpoints/<step>/  Orbax checkpoints
 
 import json
 import os
-from collections.abc import Mapping
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from gmjax.types import UserError
+
+try:
+    import fcntl
+except ImportError:  # a system without such locks
+    fcntl = None  # type: ignore[assignment]
 
 CONFIG = "config.json"
 
@@ -36,7 +43,9 @@ FREE = (
 )
 
 
-def prepare(path: str | Path, config: Any, create: bool = True) -> Path:
+def prepare(
+    path: str | Path, config: Any, create: bool = True, hold: ExitStack | None = None
+) -> Path:
     """Claims a directory for `config`: new, empty, or made by the same configuration.
 
     Call it when everything else in the configuration has been checked, since it writes. Every
@@ -45,14 +54,15 @@ def prepare(path: str | Path, config: Any, create: bool = True) -> Path:
     Args:
         path: the directory.
         config: a ConfigDict or a mapping, as it will be used.
-        create: may the directory be new?
+        create: may the directory be new? If not, nothing is written.
+        hold: keeps the directory for this run until it is closed.
 
     Returns:
         The absolute path.
 
     Raises:
-        UserError: the directory holds other files or a run of another configuration, cannot be
-            written, or is new and `create` is false.
+        UserError: the directory holds other files or a run of another configuration, is held by
+            another process, cannot be written, or is new and `create` is false.
     """
     directory = Path(path).expanduser().resolve()
     record = to_dict(config)
@@ -62,13 +72,56 @@ def prepare(path: str | Path, config: Any, create: bool = True) -> Path:
             raise UserError(f"workdir={path} holds no run; valid: a directory that was trained in")
         if before is not None:
             _compare(path, before, record)
-        if jax.process_index() == 0 and before != record:
+        if jax.process_index() == 0:
             directory.mkdir(parents=True, exist_ok=True)
-            write(directory / CONFIG, json.dumps(record, indent=2, sort_keys=True) + "\n")
+            if hold:
+                hold.enter_context(held(directory))
+                for litter in directory.glob(".*.*"):  # of a write that was killed
+                    if litter.name.rpartition(".")[2].isdigit() and litter.is_file():
+                        litter.unlink()
+            if create and before != record:
+                write(directory / CONFIG, json.dumps(record, indent=2, sort_keys=True) + "\n")
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"workdir={path}: {reason}; valid: a directory to write in") from None
     return directory
+
+
+@contextmanager
+def held(directory: Path) -> Iterator[None]:
+    """Keeps a directory for this process; the kernel lets go of it if the process is killed.
+
+    Raises:
+        UserError: another process has it.
+    """
+    if fcntl is None:
+        yield
+        return
+    place = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"workdir={directory} is held by {_holder(place)};"
+                " valid: wait for it, or use another --workdir"
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(place)
+
+
+def _holder(place: int) -> str:
+    """Who holds the lock on an open file, as far as the system tells."""
+    node = os.fstat(place).st_ino
+    try:
+        lines = Path("/proc/locks").read_text().splitlines()
+    except OSError:
+        lines = []
+    found = [f[4] for f in map(str.split, lines) if f[1] == "FLOCK" and f[5].endswith(f":{node}")]
+    return f"process {found[0]} on {socket.gethostname()}" if found else "another process"
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -127,8 +180,11 @@ def _read(directory: Path) -> dict[str, Any] | None:
             )
         return None
     try:
-        return json.loads((directory / CONFIG).read_text())
-    except ValueError:
+        record = json.loads((directory / CONFIG).read_text())
+        if not isinstance(record, dict):
+            raise ValueError("no object")
+        return record
+    except (ValueError, RecursionError):
         raise UserError(
             f"workdir={directory}: {CONFIG} cannot be read;"
             " valid: restore it, or use another --workdir"
@@ -140,8 +196,11 @@ def _temporary(name: str) -> bool:
 
 
 def _compare(path: str | Path, before: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+    # What a trained model is judged by may be another file.
+    keys = FREE if record.get("mode") == "train" else (*FREE, "data.test_file")
+
     def free(line: str) -> bool:
-        return any(line.startswith((f"{key} ", f"{key}.")) for key in FREE)
+        return any(line.startswith((f"{key} ", f"{key}.")) for key in keys)
 
     changed = [line for line in differences(before, record) if not free(line)]
     if changed:

@@ -239,3 +239,33 @@ def test_checksums_see_every_change():
 def test_meta_is_json_that_a_person_can_read(two):
     meta = json.loads((two / "2" / "meta" / "metadata").read_text())
     assert meta["leaves"]["params/half"] == "bfloat16[5]"
+
+
+@pytest.mark.parametrize("name", ["lr=[1e-3,2]", "a*b?", "{x}", "two words é", "[", "deep/[1]/x"])
+def test_a_path_is_taken_literally(tmp_path, name):
+    fill(tmp_path / name / "checkpoints", [2.0, 1.0])
+    found, said = restore(tmp_path / name / "checkpoints")
+    equal(found.state, make_state(2))
+    assert said == [] and checkpoints.steps(tmp_path / name / "checkpoints") == [1, 2]
+
+
+def test_a_bit_of_the_meta_that_flips_sends_to_the_checkpoint_before(tmp_path):
+    fill(tmp_path, [None, None])
+    file = tmp_path / "2" / "meta" / "metadata"
+    whole = file.read_bytes()
+    rng = np.random.default_rng(0)
+    for place in rng.choice(len(whole), 40, replace=False):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << int(rng.integers(8))
+        file.write_bytes(flipped)
+        found, said = restore(tmp_path)
+        assert found.step == 1 and len(said) == 1, (place, whole[place : place + 9])
+    file.write_bytes(whole)
+    assert restore(tmp_path)[0].step == 2
+
+
+def test_a_checkpoint_under_another_number_is_not_believed(tmp_path):
+    fill(tmp_path, [None, None])
+    (tmp_path / "2").rename(tmp_path / "7")
+    found, said = restore(tmp_path)
+    assert found.step == 1 and "checkpoint 7" in said[0]

@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import ExitStack
 
 import pytest
 from training import toy
@@ -81,3 +82,41 @@ def test_what_cannot_be_used(tmp_path):
     (tmp_path / "broken" / "config.json").write_text("{")
     with pytest.raises(UserError, match="cannot be read"):
         workdirs.prepare(tmp_path / "broken", toy.config())
+
+
+def test_one_process_at_a_time(tmp_path):
+    with ExitStack() as hold:
+        workdirs.prepare(tmp_path / "run", toy.config(), hold=hold)
+        with ExitStack() as other, pytest.raises(UserError, match=f"held by process {os.getpid()}"):
+            workdirs.prepare(tmp_path / "run", toy.config(), hold=other)
+    with ExitStack() as hold:
+        workdirs.prepare(tmp_path / "run", toy.config(), hold=hold)
+    assert os.listdir(tmp_path / "run") == ["config.json"]
+
+
+def test_what_a_killed_write_left_is_cleared(tmp_path):
+    workdirs.prepare(tmp_path, toy.config())
+    for litter in (".config.json.123", ".results.json.4"):
+        (tmp_path / litter).write_text("{")
+    (tmp_path / ".mine.txt").write_text("kept")
+    with ExitStack() as hold:
+        workdirs.prepare(tmp_path, toy.config(), hold=hold)
+    assert sorted(os.listdir(tmp_path)) == [".mine.txt", "config.json"]
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "", "{", "null", "[" * 100_000])
+def test_a_damaged_record_is_named(tmp_path, text):
+    workdirs.prepare(tmp_path, toy.config())
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(UserError, match="config.json cannot be read"):
+        workdirs.prepare(tmp_path, toy.config())
+
+
+def test_a_trained_model_may_be_judged_on_another_file(tmp_path):
+    config = {"mode": "train", "data": {"test_file": "a.npz", "name": "npz"}}
+    workdirs.prepare(tmp_path, config)
+    other = {"mode": "evaluate", "data": {"test_file": "b.npz", "name": "npz"}}
+    workdirs.prepare(tmp_path, other, create=False)
+    assert json.loads((tmp_path / "config.json").read_text()) == config
+    with pytest.raises(UserError, match="data.test_file"):
+        workdirs.prepare(tmp_path, {**other, "mode": "train"})
