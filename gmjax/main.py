@@ -135,8 +135,9 @@ def main(argv: list[str]) -> int:
     """Parses the command line and runs the job; returns the exit code."""
     try:
         values = parse(argv)
-        from gmjax.training import monitors, sharding
+        from gmjax.training import checkpoints, monitors, sharding
 
+        checkpoints.hush()
         sharding.initialize(values.coordinator, values.num_processes, values.process_id)
         name = config_flags.get_config_filename(values["config"])
         try:

@@ -17,7 +17,6 @@ data set, and written to the work directory:
 """
 
 import json
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -186,7 +185,7 @@ def condition(dataset: Dataset, config: Any, n: int) -> dict[str, np.ndarray]:
     """What n samples are conditioned on: classes as often as they occur, or held-out sites."""
     cond = {}
     if config.labels:
-        cond["label"] = in_turn(split(dataset.train)["label"], n)
+        cond["label"] = batches.in_turn(split(dataset.train)["label"], n)
     probe = dataset.test.take(np.arange(1))
     if "source" in probe:  # what samples are carried from, where it is data
         cond["source"] = dataset.test.take(np.arange(n) % dataset.test.size)["source"]
@@ -201,16 +200,6 @@ def condition(dataset: Dataset, config: Any, n: int) -> dict[str, np.ndarray]:
     if config.labels and "label" in held:
         cond["label"] = held["label"]
     return cond
-
-
-def in_turn(label: np.ndarray, n: int) -> np.ndarray:
-    """n labels as often as in `label`, to within one, every class in its turn: [n] int32."""
-    classes, counts = np.unique(label, return_counts=True)
-    ends = np.round(np.cumsum(counts) / counts.sum() * n).astype(int)
-    share = np.diff(ends, prepend=0)
-    places = np.concatenate([(np.arange(k) + 0.5) / k for k in share if k])
-    order = np.argsort(places, kind="stable")
-    return np.repeat(classes, share)[order].astype(np.int32)
 
 
 def finish(
@@ -230,7 +219,7 @@ def finish(
     own = json.loads((directory / workdir.CONFIG).read_text())["data"].get("test_file")
     other = config.data.get("test_file") or ""
     name = RESULTS if other == (own or "") else f"results-{Path(other).stem}.json"
-    results = read(directory / name)
+    results = reports.read(directory / name)
     same = results.get("step") == step and results.get("settings") == chosen
     if config.mode == "train" and same:
         print(f"{directory} is done: {step} steps, reported before")
@@ -243,15 +232,10 @@ def finish(
         told = {**results.get("settings", {}), "evaluate": chosen["evaluate"]}
         results = {**before, **figures, "settings": told}
         if jax.process_index() == 0:
-            write(directory / name, results)
+            reports.write(directory / name, results)
     else:
         results = sample_and_report(method, state, dataset, config, mesh, directory, figures)
     show(results, directory)
-
-
-def write(path: Path, results: dict[str, Any]) -> None:
-    """Writes a report, whole or not at all."""
-    workdir.write(path, json.dumps(results, indent=2, sort_keys=True) + "\n")
 
 
 def sample_and_report(
@@ -311,7 +295,7 @@ def sample_and_report(
         (directory / "samples.txt").write_text(
             "\n---\n".join(decode(jax.tree.map(lambda a: a[:64], x))) + "\n"
         )
-    write(directory / RESULTS, results)
+    reports.write(directory / RESULTS, results)
     return results
 
 
@@ -405,22 +389,6 @@ def _discrete_pictures(directory, drawn, train, test, spec) -> None:
         if not np.array_equal(path[-1:], last):
             path, when = np.concatenate([path, last]), np.append(when, 0.0)
         film.film(directory / "film.gif", path, when, spec.num_values, spec.kind)
-
-
-def read(path: Path) -> dict[str, Any]:
-    """The figures of a report; none, with a line on stderr, where the file is damaged."""
-    if not path.exists():
-        return {}
-    try:
-        results = json.loads(path.read_text())
-        settings = results.get("settings", {})
-        figures = (value for name, value in results.items() if name != "settings")
-        if isinstance(settings, dict) and all(isinstance(value, int | float) for value in figures):
-            return results
-    except (ValueError, AttributeError, RecursionError):
-        pass
-    print(f"{path} cannot be read and is made anew", file=sys.stderr, flush=True)
-    return {}
 
 
 def show(results: dict[str, Any], directory: Path) -> None:

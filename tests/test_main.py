@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -245,3 +247,21 @@ def test_what_is_noted_of_the_data_is_said_once_it_is_read(tmp_path, capfd):
     said = capfd.readouterr().err.splitlines()
     assert said[0].startswith("data: 4 of 4 held-out examples (100.0%) are training examples too")
     assert said[1].startswith("error: config.network.name='none'") and len(said) == 2
+
+
+@pytest.mark.slow
+def test_what_other_threads_raise_is_not_printed(tmp_path):
+    """Orbax's threads raise where nobody catches; `wait` and `restore` tell of it in one line."""
+    code = (
+        "import sys, threading\n"
+        "from gmjax.training import checkpoints\n"
+        "checkpoints.hush()\n"
+        "class Broken:\n"
+        "    def __del__(self): raise RuntimeError('left behind')\n"
+        "Broken()\n"
+        "thread = threading.Thread(target=lambda: 1 / 0)\n"
+        "thread.start(); thread.join()\n"
+        "raise SystemExit(3)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (3, "")

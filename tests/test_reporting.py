@@ -10,7 +10,7 @@ import pytest
 
 from gmjax import data as datasets
 from gmjax import methods, reporting
-from gmjax.data import sources
+from gmjax.data import batches, sources
 from gmjax.spaces.sphere import sphere
 from gmjax.training import loop, reports
 from gmjax.types import DataSpec, UserError
@@ -71,12 +71,12 @@ def test_draws_of_one_example_spread_over_the_times():
 
 
 def test_labels_are_asked_for_as_often_as_they_occur():
-    np.testing.assert_array_equal(reporting.in_turn(np.arange(50) % 5, 10), np.arange(10) % 5)
-    rare = reporting.in_turn(np.repeat([3, 7], [95, 5]), 40)
+    np.testing.assert_array_equal(batches.in_turn(np.arange(50) % 5, 10), np.arange(10) % 5)
+    rare = batches.in_turn(np.repeat([3, 7], [95, 5]), 40)
     assert np.unique(rare, return_counts=True)[1].tolist() == [38, 2] and set(rare) == {3, 7}
     for n in (1, 7, 1000):
         label = np.repeat([0, 4, 9], [1, 5, 11])
-        asked = np.bincount(reporting.in_turn(label, n), minlength=10)
+        asked = np.bincount(batches.in_turn(label, n), minlength=10)
         assert asked.sum() == n
         assert np.all(np.abs(asked - np.bincount(label, minlength=10) * n / 17) < 1)
 
@@ -121,11 +121,11 @@ def test_the_density_of_a_noisy_bound_integrates_to_what_the_bound_does(
 )
 def test_a_damaged_report_is_made_anew(tmp_path, text, capfd):
     path = tmp_path / "results.json"
-    assert reporting.read(path) == {}
+    assert reports.read(path) == {}
     path.write_text(text)
-    assert reporting.read(path) == {} and "made anew" in capfd.readouterr().err
-    reporting.write(path, {"nll": 1.5, "settings": {"sample": {}}})
-    assert reporting.read(path)["nll"] == 1.5
+    assert reports.read(path) == {} and "made anew" in capfd.readouterr().err
+    reports.write(path, {"nll": 1.5, "settings": {"sample": {}}})
+    assert reports.read(path)["nll"] == 1.5
 
 
 def test_damaged_rows_of_metrics_are_left_out(tmp_path):

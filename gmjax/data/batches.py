@@ -124,6 +124,16 @@ def epoch(
     )
 
 
+def in_turn(label: np.ndarray, n: int) -> np.ndarray:
+    """n labels as often as in `label`, to within one, every class in its turn: [n] int32."""
+    classes, counts = np.unique(label, return_counts=True)
+    ends = np.round(np.cumsum(counts) / counts.sum() * n).astype(int)
+    share = np.diff(ends, prepend=0)
+    places = np.concatenate([(np.arange(k) + 0.5) / k for k in share if k])
+    order = np.argsort(places, kind="stable")
+    return np.repeat(classes, share)[order].astype(np.int32)
+
+
 def _made_ahead(make: Batcher, workers: int) -> Batcher:
     from absl import flags
 

@@ -18,7 +18,10 @@ a file format cannot: a lost chunk that reads as zeros, or chunks that changed p
 import contextlib
 import hashlib
 import json
+import logging
+import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -109,6 +112,25 @@ def _literal(directory: Path) -> Iterator[Path]:
         link = Path(place) / "checkpoints"
         link.symlink_to(directory, target_is_directory=True)
         yield link
+
+
+def hush() -> None:
+    """Silences what Orbax's threads print of errors that `save`, `wait` and `restore` tell.
+
+    For a command, whose errors are one line each: a full disk or a damaged checkpoint otherwise
+    comes with hundreds of lines of tracebacks, some of them as the process ends.
+    """
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    threading.excepthook = lambda arguments: None
+    sys.unraisablehook = lambda unraisable: None
+    own = sys.excepthook
+
+    def elsewhere(*arguments: Any) -> None:
+        if threading.current_thread() is threading.main_thread():
+            own(*arguments)
+
+    sys.excepthook = elsewhere
 
 
 def digest(meta: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -107,6 +108,27 @@ def _step(line: str) -> float:
         return row["step"] if numbers else math.inf
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return math.inf
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The figures of a report; none, with a line on stderr, where the file is damaged."""
+    if not path.exists():
+        return {}
+    try:
+        results = json.loads(path.read_text())
+        settings = results.get("settings", {})
+        figures = (value for name, value in results.items() if name != "settings")
+        if isinstance(settings, dict) and all(isinstance(value, int | float) for value in figures):
+            return results
+    except (ValueError, AttributeError, RecursionError):
+        pass
+    print(f"{path} cannot be read and is made anew", file=sys.stderr, flush=True)
+    return {}
+
+
+def write(path: Path, results: dict[str, Any]) -> None:
+    """Writes a report, whole or not at all."""
+    workdirs.write(path, json.dumps(results, indent=2, sort_keys=True) + "\n")
 
 
 @contextlib.contextmanager
