@@ -68,10 +68,33 @@ def parse(argv: list[str]) -> flags.FlagValues:
     """
     plain = [word for word in argv if not OVERRIDE.match(word)]
     config = _flags(plain).config
+    asked = set()
     for word in argv:
         if OVERRIDE.match(word):
-            check_key(config, word.lstrip("-").partition("=")[0])
-    return _flags(argv)
+            key = word.lstrip("-").partition("=")[0]
+            check_key(config, key)
+            asked.add(key)
+    values = _flags(argv)
+    if "config.data.name" in asked:
+        yield_to(values.config.data, {key.rpartition(".")[2] for key in asked})
+    return values
+
+
+def yield_to(section: ConfigDict, asked: set[str]) -> None:
+    """Unsets what a preset says of its own data set where another one was asked for.
+
+    Args:
+        section: `config.data`.
+        asked: the keys that the command line gives, which stay, to be refused if they do not fit.
+    """
+    from gmjax import data
+
+    if section.name not in data.DATASETS:
+        return
+    known = data.defaults(section.name)
+    for key in section:
+        if key not in known and key not in asked:
+            section[key] = None
 
 
 def check_key(config: ConfigDict, key: str) -> None:
@@ -84,7 +107,30 @@ def check_key(config: ConfigDict, key: str) -> None:
         place = place.get(name)
 
 
+def _jobs() -> str:
+    """The files that `--config` takes."""
+    found = sorted(path.as_posix() for path in Path("configs").glob("*.py"))
+    jobs = [name for name in found if "def get_config" in Path(name).read_text()]
+    return f"{', '.join(jobs) or 'a file of configurations'}, each with [:PRESET]"
+
+
+def _check_file(argv: list[str]) -> None:
+    """Raises `UserError` where `--config` names no Python file with a `get_config`."""
+    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+        flag, equals, value = word.partition("=")
+        if flag not in ("--config", "-config"):
+            continue
+        path = Path((value if equals else following).partition(":")[0])
+        try:
+            fits = path.suffix == ".py" and "get_config" in path.read_text()
+        except (OSError, ValueError):
+            fits = False
+        if not fits:
+            raise UserError(f"--config={path} is no file of configurations; valid: {_jobs()}")
+
+
 def _flags(argv: list[str]) -> flags.FlagValues:
+    _check_file(argv)
     values = flags.FlagValues()
     config_flags.DEFINE_config_file(
         "config", None, "FILE[:PRESET]", flag_values=values, sys_argv=argv
@@ -98,7 +144,7 @@ def _flags(argv: list[str]) -> flags.FlagValues:
         if len(rest) > 1:
             raise UserError(f"{rest[1]!r} is no flag; valid: --config, --config.KEY, --workdir")
         if values.config is None:
-            raise UserError("--config is missing; valid: configs/discrete_diffusion.py[:PRESET]")
+            raise UserError(f"--config is missing; valid: {_jobs()}")
         values.config.to_dict()  # a file that could not be read says so only when it is used
     except UserError:
         raise

@@ -265,3 +265,40 @@ def test_what_other_threads_raise_is_not_printed(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (3, "")
+
+
+JOB = "--config=configs/{}.py"
+ADVICE = {
+    "config.network.smoothing=0.0": [JOB.format("discrete_diffusion"), "image"],
+    "configs/flow_matching.py": [JOB.format("discrete_diffusion"), "--config.data.name=moons"],
+    "valid: gaussian": [JOB.format("vae"), "--config.data.name=moons"],
+    "config.process.name=half_line": [JOB.format("markov_diffusion") + ":smoke", "half_line"],
+    "configs/vr_iwae.py": ["--config=runs/a/config.json"],
+    "configs/classical.py": ["--config=configs"],
+    "configs/vae.py": [],
+}
+
+
+@pytest.mark.parametrize("cure", ADVICE)
+def test_a_key_that_nobody_set_comes_with_its_cure(cure, tmp_path, capfd):
+    arguments = list(ADVICE[cure])
+    if arguments and arguments[-1] in ("image", "half_line"):
+        kind, file = arguments.pop(), tmp_path / "own.npz"
+        shape = (40, 8, 8) if kind == "image" else (40, 2)
+        x = np.random.default_rng(0).integers(1, 99, shape)
+        np.savez(file, x=x.astype(np.uint8 if kind == "image" else np.float32))
+        own = {"name": "npz", "train_file": file, "kind": kind}
+        arguments += [f"--config.data.{key}={value}" for key, value in own.items()]
+    assert main.main(["main", f"--workdir={tmp_path / 'run'}", *arguments]) == 2
+    error = capfd.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: ") and cure in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_a_preset_says_of_its_data_yields_to_another_set():
+    other = ["--config.data.name=npz", "--config.data.kind=torus"]
+    words = ["main", JOB.format("markov_diffusion") + ":torsions4"]
+    assert main.parse(words).config.data.angles == 4
+    assert main.parse([*words, *other]).config.data.angles is None
+    # What was asked for stays, to be refused.
+    assert main.parse([*words, *other, "--config.data.angles=2"]).config.data.angles == 2

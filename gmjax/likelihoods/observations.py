@@ -152,5 +152,8 @@ def build(name: str, spec: DataSpec, key: str) -> Observation:
     row = lookup(OBSERVATIONS, name, key)
     if not row.accepts(spec):
         found = f"{spec.num_values} values" if spec.num_values else f"kind {spec.kind!r}"
-        raise UserError(f"{key}={name!r} is for {row.valid}; these have {found}")
+        fits = [name for name, other in OBSERVATIONS.items() if other.accepts(spec)]
+        raise UserError(
+            f"{key}={name!r} is for {row.valid}; these have {found}; valid: {', '.join(fits)}"
+        )
     return row.make(spec.num_values)

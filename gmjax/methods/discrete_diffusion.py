@@ -45,6 +45,12 @@ def build(config: Config, spec: DataSpec) -> Method:
     Raises:
         UserError: a name that is in no table, or a value that is not valid.
     """
+    if not spec.num_values or spec.kind == "table":
+        raise UserError(
+            f"config.data.name={config.data.name!r} is of kind {spec.kind!r}, and this job is for"
+            " discrete data; valid for these: --config=configs/markov_diffusion.py or"
+            " configs/flow_matching.py, of points of R^d configs/gaussian_diffusion.py"
+        )
     noise = build_process(config.process, spec)
     parametrisation = lookup(
         ctmc.PARAMETRISATIONS, config.loss.parametrisation, "config.loss.parametrisation"

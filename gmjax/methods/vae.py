@@ -54,7 +54,7 @@ def model(config: Config, spec: DataSpec) -> Model:
     if spec.kind not in KINDS:
         raise UserError(
             f"config.data.name={config.data.name!r} is of kind {spec.kind!r}; valid kinds:"
-            f" {', '.join(KINDS)}"
+            f" {', '.join(KINDS)}, such as config.data.name=digits"
         )
     if config.labels and not spec.num_classes:
         raise UserError(f"config.labels=True: data set {config.data.name!r} has no labels")

@@ -115,6 +115,7 @@ class Readout(nn.Module):
         return head.logits(raw, x, self.num_values)
 
 
+OFF = {"head": "logits", "smoothing": 0.0}  # what needs no order
 SETTINGS = {
     "head": settings.choice("logits", HEADS),
     "smoothing": settings.length(0.0),
@@ -141,5 +142,9 @@ def read(
     values = settings.read(config, {**table, **SETTINGS})
     needs_order = {"head": values["head"] == "logistic", "smoothing": values["smoothing"] > 0}
     for key, needs in needs_order.items():
-        settings.require(spec.ordinal or not needs, key, values[key], "only ordered values have it")
+        cure = (
+            f"values in no order do not have it; valid: config.network.{key}={OFF[key]}, or, where"
+            " neighbouring values mean nearly the same, config.data.ordinal=True"
+        )
+        settings.require(spec.ordinal or not needs, key, values[key], cure)
     return values

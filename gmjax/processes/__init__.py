@@ -6,7 +6,7 @@ they are. `LIFTS[name]` says how data enter a state that holds more than they.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from gmjax.processes import (
     chains,
@@ -31,14 +31,34 @@ def _of_shape(make: Callable, kind: str = "") -> Callable:
 
     @functools.wraps(make)  # so that its keys can be read off
     def build(schedule: Schedule, spec: DataSpec, **own):
-        if kind and spec.kind != kind:
-            raise UserError(
-                f"config.process.name: {make.__name__} is for data of kind {kind!r}; these are of"
-                f" kind {spec.kind!r}"
-            )
+        if kind:
+            _check_kind(make.__name__, kind, spec)
+        elif isinstance(spec.shape, Mapping) or (spec.num_values and spec.kind != "counts"):
+            _check_kind(make.__name__, "euclidean", spec)
         return make(schedule, spec.shape, **own)
 
     return build
+
+
+def _check_kind(name: str, kind: str, spec: DataSpec) -> None:
+    """Raises `UserError` where the data are not of the kind that a process is for."""
+    if spec.kind != kind:
+        fits = [row for row, own in KINDS.items() if own == spec.kind]
+        cure = f"valid for these: config.process.name={fits[0]}" if fits else "no process here is"
+        raise UserError(
+            f"config.process.name: {name} is for data of kind {kind!r}; these are of kind"
+            f" {spec.kind!r}; {cure}"
+        )
+
+
+# name in `PROCESSES` -> the kind of data that it is for
+KINDS = {
+    **dict.fromkeys(("vp", "ve", "sub_vp", "multi_speed", "langevin"), "euclidean"),
+    **{name: name for name in ("sphere", "torus", "rotations", "hyperbolic", "half_line")},
+    **{name: name for name in ("counts", "table", "poses")},
+    "squared_bessel": "half_line",
+    "wright_fisher": "simplex",
+}
 
 
 def table(schedule: Schedule, spec: DataSpec, chain: str = "uniform") -> Process:
@@ -49,6 +69,7 @@ def table(schedule: Schedule, spec: DataSpec, chain: str = "uniform") -> Process
         spec: of kind "table", shape {"numeric": (d,), "classes": (m,)}.
         chain: "uniform", "absorbing" or "birth_death".
     """
+    _check_kind("table", "table", spec)
     own = {name: chains.CHAINS[name] for name in ("uniform", "absorbing", "birth_death")}
     form = lookup(own, chain, "config.process.chain")
     classes = ctmc.CTMC(form(spec.num_values), schedule)
@@ -68,6 +89,7 @@ def damped(schedule: Schedule, spec: DataSpec, mass: float = 0.25, gamma: float 
         spec: of flat data.
         mass: M; gamma: variance of the first velocities, in units of M, which must be positive.
     """
+    _check_kind("langevin", "euclidean", spec)
     if not gamma > 0:
         raise UserError(f"config.process.gamma={gamma} must be positive")
     return langevin.langevin(schedule, (2, *spec.shape), mass, gamma)
@@ -80,6 +102,7 @@ def poses(schedule: Schedule, spec: DataSpec) -> Process:
         schedule: the clock of both.
         spec: of kind "poses", shape {"position": (3,), "rotation": (3, 3)}.
     """
+    _check_kind("poses", "poses", spec)
     return product.product(
         {
             "position": gaussian.vp(schedule, spec.shape["position"]),
