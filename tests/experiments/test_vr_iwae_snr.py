@@ -91,13 +91,13 @@ def test_the_slope_of_a_known_curve():
 
 
 @pytest.fixture(scope="module")
-def twenty(small):
-    """Twenty keys: 100 draws each of both gradients, and the reduction in blocks."""
+def keys(small):
+    """A hundred keys: 50 draws each of both gradients, and the reduction in blocks."""
     x, w, _ = small
-    count, repeats, alphas = 20, 100, (0.0, 0.5)
+    count, repeats, alphas = 100, 50, (0.0, 0.5)
     delta = np.asarray(lg.offset(w, x))
     h = np.linalg.norm(delta, axis=1)
-    own = jax.jit(jax.vmap(lambda key: parts(key, 5, h, alphas, (4,), 10, 1)))
+    own = jax.jit(jax.vmap(lambda key: parts(key, 5, h, alphas, (4,), 5, 1)))
     truth = jax.device_get(own(jax.random.split(jax.random.key(5), 10 * count)))
     truth = [np.float64(f).reshape(count, 10, *f.shape[1:]) for f in truth[:3]]
     g = drawn(jax.random.key(6), x, w, 4, alphas, count * repeats, 500)
@@ -119,20 +119,20 @@ def twenty(small):
 @pytest.mark.slow
 @pytest.mark.parametrize("a", [0, 1])
 @pytest.mark.parametrize("name", ["rep", "drep"])
-def test_agreement_over_twenty_keys_is_uniform(twenty, name, a):
-    """Kolmogorov-Smirnov at 1e-3 each; no variance leaves its 99.9 % interval."""
-    p, excess, half = twenty(name, a).T
+def test_agreement_over_many_keys_is_uniform(keys, name, a):
+    """Kolmogorov-Smirnov at 1e-3 each; variances leave their 99.9 % interval 3 times at most."""
+    p, excess, half = keys(name, a).T
     assert scipy.stats.kstest(p, "uniform").pvalue > 1e-3
-    assert (np.abs(excess) < half).all()
+    assert (np.abs(excess) > half).sum() <= 3
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["rep", "drep"])
-def test_planted_errors_of_the_library_are_found(twenty, name):
+def test_planted_errors_of_the_library_are_found(keys, name):
     """A mean off by a deviation, and draws half as wide again."""
-    p = twenty(name, 0, lambda g: g + g.std(0))[:, 0]
+    p = keys(name, 0, lambda g: g + g.std(0))[:, 0]
     assert (p < 1e-4).all()
-    _, excess, half = twenty(name, 0, lambda g: g.mean(0) + 2 * (g - g.mean(0))).T
+    _, excess, half = keys(name, 0, lambda g: g.mean(0) + 2 * (g - g.mean(0))).T
     assert (excess - half > 0).mean() > 0.9
 
 
