@@ -41,6 +41,7 @@ def _job(name: str, **model: Any) -> ConfigDict:
                 "warmup": 50,
                 "decay": "cosine",
                 "weight_decay": 0.0,
+                "b1": 0.9,
                 "b2": 0.999,
                 "clip": 0.0,
                 "ema": 0.99,

@@ -59,6 +59,7 @@ def digits() -> ConfigDict:
                 "warmup": 50,
                 "decay": "cosine",
                 "weight_decay": 0.01,
+                "b1": 0.9,
                 "b2": 0.999,
                 "clip": 1.0,
                 "ema": 0.995,

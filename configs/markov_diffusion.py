@@ -40,6 +40,7 @@ def _job(data: ConfigDict, process: ConfigDict, **network: Any) -> ConfigDict:
                 "warmup": 100,
                 "decay": "cosine",
                 "weight_decay": 0.0,
+                "b1": 0.9,
                 "b2": 0.999,
                 "clip": 1.0,
                 "ema": 0.999,

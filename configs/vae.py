@@ -49,6 +49,7 @@ def digits() -> ConfigDict:
                 "warmup": 100,
                 "decay": "cosine",
                 "weight_decay": 0.5,
+                "b1": 0.9,
                 "b2": 0.999,
                 "clip": 0.0,
                 "ema": 0.999,

@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from gmjax.methods import combinators
+from gmjax.methods.combinators import MODEL, Begin, Player, Rule
 from gmjax.types import UserError
 
 CONFIG = {
@@ -18,6 +19,8 @@ CONFIG = {
     "b2": 0.999,
     "clip": 1.0,
 }
+
+RULE = Rule(optax.sgd(0.1))
 
 
 def loss(params, key, batch):
@@ -90,11 +93,119 @@ def test_large_gradients_are_clipped():
 
 @pytest.mark.parametrize(
     "key, value",
-    [("learning_rate", 0.0), ("warmup", -1), ("clip", -1.0), ("decay", "step"), ("name", "adamm")],
+    [
+        ("learning_rate", 0.0),
+        ("warmup", -1),
+        ("clip", -1.0),
+        ("skip", -1.0),
+        ("b1", 1.0),
+        ("b2", -0.1),
+        ("ema", 1.5),
+        ("decay", "step"),
+        ("name", "adamm"),
+    ],
 )
 def test_bad_settings_are_named(key, value):
     with pytest.raises(UserError, match=f"config.optimizer.{key}"):
         combinators.optimizer({**CONFIG, key: value}, 10)
+
+
+def test_the_section_of_a_player_is_named():
+    with pytest.raises(UserError, match="config.critic_optimizer.clip=-1.0"):
+        combinators.rule({**CONFIG, "clip": -1.0}, 10, section="critic_optimizer")
+
+
+# -- several players: L_a = (a - b)^2 + sum_i x_i a, L_b = a b, whose gradients are known ---------
+
+
+def tug():
+    """Both losses, an example."""
+    return {
+        "a": lambda p, key, batch, step: ((p["a"] - p["b"]) ** 2 + batch["x"] * p["a"], {}),
+        "b": lambda p, key, batch, step: (p["a"] * p["b"] + 0 * batch["x"], {}),
+    }
+
+
+@pytest.mark.parametrize("inner", [1, 3])
+def test_players_move_in_turn_on_parts_of_the_batch(inner):
+    losses, rate = tug(), 0.1
+    players = {
+        "a": Player(losses["a"], Rule(optax.sgd(rate), ema=0.0), steps=inner),
+        "b": Player(losses["b"], Rule(optax.sgd(2 * rate), ema=0.0)),
+    }
+    start, update = combinators.play(lambda key: {"a": jnp.ones(()), "b": jnp.zeros(())}, players)
+    x = jnp.arange(6.0)
+    state, metrics = jax.jit(update)(start(jax.random.key(0)), jax.random.key(1), {"x": x})
+    a, b = 1.0, 0.0
+    for j in range(inner):
+        a -= rate * (2 * (a - b) + float(x[j::inner].mean()))
+    np.testing.assert_allclose(state.params["a"], a, rtol=1e-6)
+    np.testing.assert_allclose(state.params["b"], b - 2 * rate * a, rtol=1e-6)  # the new a
+    assert metrics.keys() == {"a_loss", "a_grad_norm", "b_loss", "b_grad_norm", "loss"}
+    assert metrics["loss"] == metrics["b_loss"] and int(state.step) == 1
+
+
+def test_a_loss_is_given_the_step():
+    player = Player(lambda p, key, batch, step: (p["m"] * step + 0 * batch["x"], {}), RULE)
+    start, update = combinators.play(lambda key: {"m": jnp.ones(())}, {"m": player})
+    state = start(jax.random.key(0))
+    moved = []
+    for _ in range(3):
+        before, (state, _) = state, update(state, jax.random.key(0), {"x": jnp.ones(2)})
+        moved.append(float(before.params["m"] - state.params["m"]))
+    np.testing.assert_allclose(moved, [0.0, 0.1, 0.2], atol=1e-6)
+
+
+def test_large_gradients_are_left_out_and_counted():
+    player = Player(
+        lambda p, key, batch, step: loss(p[MODEL], key, batch), Rule(optax.adam(0.1), skip=5.0)
+    )
+    start, update = combinators.play(lambda key: {MODEL: init(key)}, {MODEL: player})
+    state = start(jax.random.key(0))
+    for scale, skipped in ((1e3, 1.0), (jnp.nan, 1.0), (1e-3, 0.0)):
+        batch = jax.tree.map(lambda a, s=scale: s * a, data())
+        after, metrics = update(state, jax.random.key(1), batch)
+        assert metrics["skipped"] == skipped
+        same = jax.tree.map(lambda a, b: bool(jnp.all(a == b)), after[1:], state[1:])
+        assert all(jax.tree.leaves(same)) == bool(skipped) and int(after.step) == 1
+
+
+def test_parameters_begin_from_the_data_and_the_rate_goes_on():
+    begin = Begin(lambda step: step == 2, lambda p, key, batch: {MODEL: {"w": batch["x"].mean(0)}})
+    rule = Rule(combinators.optimizer({**CONFIG, "warmup": 0}, 10))
+    player = Player(lambda p, key, batch, step: loss(p[MODEL], key, batch), rule)
+    start, update = combinators.play(lambda key: {MODEL: init(key)}, {MODEL: player}, begin)
+    update, batch, states = jax.jit(update), data(), [start(jax.random.key(0))]
+    for i in range(3):
+        states.append(update(states[-1], jax.random.key(i), batch)[0])
+    count = lambda state: int(optax.tree_utils.tree_get(state.opt_state, "ScaleByScheduleState")[0])
+    assert [count(state) for state in states] == [0, 1, 2, 3]
+    # The first step of Adam from moments of zero is the rate times the gradient's sign.
+    mean = np.asarray(batch["x"].mean(0))
+    rate = combinators.DECAYS["cosine"](0.1, 0, 10)(2)
+    moved = np.asarray(states[3].params[MODEL]["w"]) - mean
+    np.testing.assert_allclose(np.abs(moved), rate, rtol=1e-4)
+    # The average starts there too: its decay at step 2 is 3 / 12.
+    np.testing.assert_allclose(states[3].ema[MODEL]["w"], mean + 0.75 * moved, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", combinators.OPTIMIZERS)
+def test_every_optimizer_descends_and_reads_its_memories(name):
+    batch, ends = data(), []
+    whole = lambda state: jnp.mean(loss(state.params, None, batch)[0])
+    for b1, b2 in ((0.9, 0.999), (0.5, 0.9)):
+        config = {**CONFIG, "name": name, "decay": "constant", "b1": b1, "b2": b2}
+        transform = combinators.optimizer({**config, "learning_rate": 0.02}, 40)
+        start, update = combinators.from_loss(init, loss, transform)
+
+        def step(state, i, update=update):
+            row = jax.tree.map(lambda a: a[i % 8][None], batch)
+            return update(state, jax.random.key(0), row)[0], None
+
+        begun = start(jax.random.key(0))
+        ends.append(float(whole(jax.lax.scan(step, begun, jnp.arange(40))[0])))
+        assert ends[-1] < 0.9 * whole(begun)
+    assert ends[0] != ends[1]
 
 
 @pytest.mark.parametrize("decay", combinators.DECAYS)
